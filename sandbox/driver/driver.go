@@ -1,0 +1,297 @@
+// Package driver is what a sandbox driver implements. Applications use package
+// sandbox, which is one concrete type over these interfaces; only somebody who
+// adds a place to run sandboxes needs this package.
+//
+// A driver returns raw errors: the portable type adds the operation and the
+// sandbox's id once. Errors that mean something to callers match one of the
+// sentinels here, or a standard one (fs.ErrNotExist, exec.ErrNotFound,
+// errors.ErrUnsupported).
+//
+// The conformance suite every driver passes is package sandbox/sandboxtest.
+package driver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Errors that drivers return and callers match with errors.Is.
+var (
+	// ErrNotFound: no sandbox has that id or name, or the image is unknown.
+	ErrNotFound = errors.New("not found")
+	// ErrEnded: the sandbox has ended; Info says how. Nothing runs in it again.
+	ErrEnded = errors.New("sandbox has ended")
+	// ErrNameInUse: a running sandbox already has that name.
+	ErrNameInUse = errors.New("name is in use by a running sandbox")
+	// ErrExhausted: a quota or a resource of the place is used up; trying later may work.
+	ErrExhausted = errors.New("resources exhausted")
+	// ErrUnavailable: the place did not answer; the operation may or may not have happened.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrUnauthenticated: the place refused the credentials.
+	ErrUnauthenticated = errors.New("unauthenticated")
+	// ErrInvalid: the place refused the arguments.
+	ErrInvalid = errors.New("invalid argument")
+	// ErrNoIsolation: this machine cannot isolate a sandbox; the text names the remedy.
+	ErrNoIsolation = errors.New("isolation is not possible here")
+)
+
+// UnsupportedError refuses a setting that a driver cannot honour. It matches
+// errors.ErrUnsupported.
+type UnsupportedError struct {
+	Setting string // the field of the configuration, such as "Image.Commands"
+	Reason  string // why, and what to do instead; may be empty
+}
+
+func (e *UnsupportedError) Error() string {
+	if e.Reason == "" {
+		return "setting " + e.Setting + " is not supported by this driver"
+	}
+	return "setting " + e.Setting + " is not supported by this driver: " + e.Reason
+}
+
+// Is reports whether target is errors.ErrUnsupported.
+func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+// Provider makes and finds sandboxes in one place. Its methods are safe for
+// concurrent use.
+type Provider interface {
+	// Create makes a sandbox and returns when commands can be started in it.
+	// A setting it cannot honour is refused with *UnsupportedError. When Create
+	// fails, nothing of the sandbox is left behind.
+	Create(ctx context.Context, cfg *Config) (Sandbox, error)
+	// Attach finds a running sandbox by its id, whoever made it. An unknown id
+	// matches ErrNotFound, one that has ended ErrEnded.
+	Attach(ctx context.Context, id string) (Sandbox, error)
+	// Lookup gives the id of the running sandbox of that name, or ErrNotFound.
+	Lookup(ctx context.Context, name string) (id string, err error)
+	// List yields the sandboxes that match, in no promised order, to the end.
+	// An error ends it.
+	List(ctx context.Context, filter *Filter) iter.Seq2[*Info, error]
+	// Close lets go of what the provider holds in this process. Sandboxes go on.
+	Close() error
+}
+
+// Filter narrows a List. The zero value matches every running sandbox.
+type Filter struct {
+	Tags  map[string]string // those that have all of these
+	Ended bool              // also those that have ended, as far as still known
+}
+
+// Sandbox is one sandbox as a driver sees it. Its methods are safe for
+// concurrent use. After the sandbox ended they return an error that matches
+// ErrEnded.
+type Sandbox interface {
+	ID() string
+	Info(ctx context.Context) (*Info, error)
+	// Start starts a command. ctx covers the start only. A program that is not
+	// there matches exec.ErrNotFound, a directory that is not there fs.ErrNotExist.
+	Start(ctx context.Context, e *Exec) (Process, error)
+	// Files is the sandbox's file system.
+	Files() FileSystem
+	// Wait returns the final Info once the sandbox has ended, or ctx's error.
+	Wait(ctx context.Context) (*Info, error)
+	// Terminate ends every process and removes what the sandbox holds. It
+	// returns when that is done; a sandbox that has ended already is no error.
+	Terminate(ctx context.Context) error
+	// Close lets go of the handle. The sandbox goes on.
+	Close() error
+}
+
+// Snapshotter is implemented by a Sandbox that can save its files as an image
+// from which new sandboxes start (Config.Image.Snapshot).
+type Snapshotter interface {
+	Snapshot(ctx context.Context) (id string, err error)
+}
+
+// SnapshotDeleter is implemented by a Provider that can delete a snapshot.
+type SnapshotDeleter interface {
+	DeleteSnapshot(ctx context.Context, id string) error
+}
+
+// Listener is implemented by a Sandbox inside which this process can accept
+// connections: the sandbox's processes dial the listener's address, and this
+// process serves them, even when the sandbox has no network. address is a
+// loopback "IP:port" inside; port 0 picks one.
+type Listener interface {
+	Listen(ctx context.Context, address string) (net.Listener, error)
+}
+
+// Dialer is implemented by a Sandbox whose loopback ports this process can reach.
+type Dialer interface {
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+// Exec is a command to start.
+type Exec struct {
+	Args  []string // Args[0] is looked up in the sandbox's PATH unless it has a slash
+	Env   []string // KEY=VALUE, later ones win; added to the sandbox's own
+	Dir   string   // absolute; empty is the sandbox's directory
+	Stdin bool     // give Process.Stdin; otherwise the command reads /dev/null
+	// Stdout and Stderr give Process.Stdout and Process.Stderr; otherwise what
+	// is written there is thrown away. Merge sends stderr where stdout goes.
+	Stdout, Stderr, Merge bool
+	TTY                   *Winsize // run on a terminal of this size; implies Stdin, Stdout and Merge
+}
+
+// Winsize is a terminal's size in characters.
+type Winsize struct{ Rows, Cols uint16 }
+
+// Process is a started command. Its methods are safe for concurrent use.
+type Process interface {
+	// Stdin, Stdout and Stderr are this side's ends of the streams that were
+	// asked for, nil otherwise. The caller closes them. Closing an output
+	// stream makes the command's next write fail. They stay readable to their
+	// end after Wait has returned.
+	Stdin() io.WriteCloser
+	Stdout() io.ReadCloser
+	Stderr() io.ReadCloser
+	// Wait returns how the command ended, at once when it already has, and the
+	// same again when called again. When the sandbox ended first the error
+	// matches ErrEnded.
+	Wait(ctx context.Context) (Exit, error)
+	// Signal sends a signal to the command's process group.
+	Signal(ctx context.Context, sig Signal) error
+	// Kill ends the command and every process that came from it, those that
+	// left its process group or its session too.
+	Kill(ctx context.Context) error
+	// Resize changes the size of the terminal of a command that has one.
+	Resize(ctx context.Context, size Winsize) error
+}
+
+// Exit is how a command ended.
+type Exit struct {
+	Code      int    // 0 to 255; -1 when a signal ended it
+	Signal    Signal // the signal that ended it, or 0
+	OOM       bool   // the sandbox ran into its memory limit while the command ran
+	UserTime  time.Duration
+	SysTime   time.Duration
+	MaxMemory int64 // bytes resident at the most; 0 when not known
+}
+
+// FileSystem is the files of a sandbox, as the sandbox's own user may use them.
+// Names are absolute, clean, slash-separated paths inside the sandbox; symbolic
+// links are resolved inside it and can name nothing outside. /proc, /sys and
+// /dev are refused with fs.ErrPermission. Errors match fs.ErrNotExist,
+// fs.ErrExist and fs.ErrPermission; one that is not an *fs.PathError is made
+// one by the portable type.
+type FileSystem interface {
+	// OpenFile opens a regular file or a directory; flags are those of package
+	// os. Anything else, a FIFO for one, is refused without blocking.
+	OpenFile(ctx context.Context, name string, flag int, perm fs.FileMode) (File, error)
+	Stat(ctx context.Context, name string) (fs.FileInfo, error)
+	Lstat(ctx context.Context, name string) (fs.FileInfo, error)
+	ReadDir(ctx context.Context, name string) ([]fs.FileInfo, error) // sorted by name; not following links
+	ReadLink(ctx context.Context, name string) (string, error)
+	Mkdir(ctx context.Context, name string, perm fs.FileMode) error
+	MkdirAll(ctx context.Context, name string, perm fs.FileMode) error
+	Rename(ctx context.Context, from, to string) error
+	Remove(ctx context.Context, name string) error
+	RemoveAll(ctx context.Context, name string) error
+	Symlink(ctx context.Context, target, name string) error
+	Chmod(ctx context.Context, name string, mode fs.FileMode) error
+	Chtimes(ctx context.Context, name string, atime, mtime time.Time) error
+}
+
+// File is an open file of a sandbox.
+type File interface {
+	fs.File
+	io.Writer
+	io.Seeker
+	io.ReaderAt
+}
+
+// Config is what a sandbox is made of, checked and filled in by the portable type.
+type Config struct {
+	Name        string
+	Image       Image
+	Env         []string // KEY=VALUE, sorted, each key once
+	Secrets     []string // KEY=VALUE; environment of commands, but in no Info, log or file
+	Dir         string   // absolute; empty means the driver's workspace directory, as a rule /workspace
+	CPU         float64  // cores; 0 means the driver's default
+	Memory      int64    // bytes; 0 means the driver's default
+	Pids        int      // processes and threads; 0 means the driver's default
+	Disk        int64    // bytes the sandbox may write; 0 means the driver's default
+	Timeout     time.Duration
+	IdleTimeout time.Duration // 0: none
+	Network     Network
+	Ports       []int // ports inside to be reachable from this machine
+	Mounts      []Mount
+	Tags        map[string]string
+}
+
+// Image is what a sandbox's file system starts from.
+type Image struct {
+	Base     string   // empty: the driver's default
+	Commands []string // Dockerfile commands run on top of the base
+	Snapshot string   // id of a snapshot; excludes the others
+}
+
+// Mount shows a file or directory of this machine inside the sandbox, read-only.
+type Mount struct {
+	Source string // absolute path on this machine
+	Target string // absolute path inside
+}
+
+// Network is what a sandbox may reach.
+type Network struct {
+	Mode    NetworkMode
+	Domains []string       // lower case; "*.example.com" matches every name below it
+	CIDRs   []netip.Prefix // addresses allowed by number
+}
+
+// NetworkMode is how much network a sandbox has.
+type NetworkMode int
+
+// The network modes.
+const (
+	NetworkNone      NetworkMode = iota // loopback only
+	NetworkAllowlist                    // Domains and CIDRs only
+	NetworkFull                         // every public address
+)
+
+// State is where in its life a sandbox is.
+type State string
+
+// The states.
+const (
+	StateRunning State = "running"
+	StateEnded   State = "ended"
+)
+
+// End is why a sandbox ended.
+type End string
+
+// The ways a sandbox ends; the words are those used for runs and events too.
+const (
+	EndCancelled    End = "cancelled"     // somebody terminated it
+	EndIdle         End = "idle"          // nothing ran in it for IdleTimeout
+	EndLifetime     End = "lifetime"      // its Timeout was reached
+	EndOOM          End = "oom"           // its memory limit ended it
+	EndProviderLost End = "provider_lost" // the place lost it
+	EndUnknown      End = "unknown"
+)
+
+// Info describes a sandbox. It never holds a secret.
+type Info struct {
+	ID        string
+	Name      string
+	Driver    string // such as "localbox"
+	Dir       string // the working directory commands start in, as they see it
+	State     State
+	End       End // set once State is StateEnded
+	CreatedAt time.Time
+	ExpiresAt time.Time // when Timeout ends it
+	EndedAt   time.Time // zero while it runs
+	Tags      map[string]string
+	Ports     map[int]string // port inside to "host:port" on this machine
+	Isolated  bool           // false: plain processes (AllowUnisolated)
+	// Unenforced names the limits asked for or set by default that this
+	// machine cannot enforce, such as "Memory", each with the reason.
+	Unenforced map[string]string
+}
