@@ -1,0 +1,70 @@
+# Everything that CI runs, minus the installs. `make tools` installs what these need.
+
+GO       ?= go
+TOOLS    := $(CURDIR)/.tools/bin
+FUZZTIME ?= 10s
+export PATH := $(TOOLS):$(PATH)
+
+.PHONY: check precommit fmt vet lint test race bench fuzz generate tidy vuln tools hooks examples
+
+check: precommit lint generate-clean tidy race examples vuln ## all that .ci/run checks
+
+precommit: fmt vet ## the fast part, for the pre-commit hook
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+
+lint:
+	golangci-lint run ./...
+
+test:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+# Benchmarks print a line "FIGURE name value unit ratio=X vs=WHAT" each; they are gathered at the end.
+bench:
+	@mkdir -p .tools
+	$(GO) test -run '^$$' -bench . -timeout 30m $(BENCHFLAGS) ./... | tee .tools/bench.out
+	@echo; grep '^FIGURE' .tools/bench.out
+
+# Each fuzz target for FUZZTIME; what it finds goes to the corpus under testdata/fuzz.
+fuzz:
+	@for dir in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u); do \
+	  for target in $$(grep -h -o '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -d' ' -f2); do \
+	    echo "fuzz ./$$dir $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+	  done; \
+	done
+
+generate:
+	$(GO) generate ./...
+
+generate-clean: generate
+	@git diff --exit-code -- '*drivermock*' || { echo "generated files differ: commit what 'make generate' wrote"; exit 1; }
+
+tidy:
+	$(GO) mod tidy -diff
+
+# The two README programs, on the real CLI and the scripted model.
+examples:
+	$(GO) test -count=1 ./examples/...
+
+# Needs the vulnerability data; where that cannot be had it says so and goes on.
+vuln:
+	@$(GO) tool -modfile=tools/go.mod govulncheck ./... || \
+	  { $(GO) tool -modfile=tools/go.mod govulncheck ./... 2>&1 | grep -qE 'dial tcp|lookup|connection refused|no such host|Forbidden|proxyconnect' && \
+	    echo "govulncheck: its data cannot be had here; not checked"; }
+
+tools: ## linter and S3 server, at the versions pinned in tools/
+	cd tools/lint && GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	cd tools/s3server && GOBIN=$(TOOLS) $(GO) install github.com/versity/versitygw/cmd/versitygw
+
+hooks: ## run the fast checks before every commit
+	git config core.hooksPath .githooks
