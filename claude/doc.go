@@ -1,0 +1,35 @@
+// Package claude runs Claude Code in a sandbox and gives what it does as it
+// happens: typed messages, words, or the raw lines of the CLI's stream-json.
+//
+// One prompt, one run:
+//
+//	st, err := claude.Query(ctx, sb, "fix the failing test", &claude.Options{
+//		PermissionMode: claude.PermissionBypass,
+//		Endpoint:       claude.Endpoint{Handler: broker},
+//	})
+//	if err != nil { … }
+//	defer st.Close()
+//	for msg, err := range st.Messages() {
+//		if err != nil { … }
+//		fmt.Println(msg.Type, msg.Subtype)
+//	}
+//	res, err := st.Result() // cost, usage, turns
+//
+// Several turns over one process are a [Session], from [Client.NewSession] or
+// [Client.Resume].
+//
+// The CLI is driven as the official SDKs drive it: it never sees a terminal,
+// prompts and system prompts travel over its standard input and never in its
+// arguments, and its output is read to the end before it is waited for. No
+// line is dropped for its length or because its type is not known here.
+//
+// The model's key need not be in the sandbox: an [Endpoint] is an http.Handler
+// of this process that the CLI reaches over the sandbox's loopback, with or
+// without a network. Package claude/broker has one that adds the key.
+//
+// An end of the stream is not a success. A run has succeeded only when a result
+// message said so; everything else is one of the errors of this package, and
+// [EndOf] puts them in the words used for endings everywhere.
+//
+// Facts about the CLI were read off version 2.1.328.
+package claude

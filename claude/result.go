@@ -1,0 +1,133 @@
+package claude
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// Result is how a turn ended, as the CLI's result message says it.
+type Result struct {
+	// Subtype is "success", "error_during_execution", "error_max_turns",
+	// "error_max_budget_usd" or another the CLI comes to have. A success can be
+	// an error all the same: see IsError.
+	Subtype string
+	// IsError says that it failed, whatever the Subtype.
+	IsError bool
+	// Text is the last thing the model said; of a failure, the CLI's words for it.
+	Text string
+	// Errors are the CLI's words for a failure.
+	Errors []string
+	// SessionID is what Options.Resume takes.
+	SessionID string
+	// Turns is how many turns of the model the prompt took.
+	Turns int
+	// CostUSD is what the process has cost so far, the turns before included.
+	CostUSD float64
+	// Usage is the turn's tokens, ModelUsage those of each model, the turns
+	// before included.
+	Usage      Usage
+	ModelUsage map[string]ModelUsage
+	// Duration is the turn's, APIDuration the part that was waiting for the model.
+	Duration, APIDuration time.Duration
+	// StopReason is why the model stopped, such as "end_turn" or "refusal".
+	StopReason string
+	// TerminalReason is why the turn ended, such as "completed",
+	// "aborted_streaming" or "max_turns"; empty where the CLI does not say.
+	TerminalReason string
+	// APIStatus is the HTTP status of the request that failed; 0 where none did.
+	APIStatus int
+	// Denials are the uses of tools that were not allowed.
+	Denials []Denial
+	// StructuredOutput is what the model gave for a JSON schema.
+	StructuredOutput json.RawMessage
+	// Origin is "task-notification" where the turn was not asked for by a
+	// prompt but by work in the background that had ended; else as a rule empty.
+	Origin string
+	// PromptIDs are the prompts that the turn answered.
+	PromptIDs []string
+	// Raw is the whole line.
+	Raw json.RawMessage
+}
+
+// Usage counts tokens.
+type Usage struct {
+	InputTokens              int `json:"input_tokens"`
+	OutputTokens             int `json:"output_tokens"`
+	CacheCreationInputTokens int `json:"cache_creation_input_tokens"`
+	CacheReadInputTokens     int `json:"cache_read_input_tokens"`
+}
+
+// ModelUsage counts one model's tokens, and what they cost.
+type ModelUsage struct {
+	InputTokens              int     `json:"inputTokens"`
+	OutputTokens             int     `json:"outputTokens"`
+	CacheCreationInputTokens int     `json:"cacheCreationInputTokens"`
+	CacheReadInputTokens     int     `json:"cacheReadInputTokens"`
+	WebSearchRequests        int     `json:"webSearchRequests"`
+	CostUSD                  float64 `json:"costUSD"`
+	ContextWindow            int     `json:"contextWindow"`
+	MaxOutputTokens          int     `json:"maxOutputTokens"`
+}
+
+// Denial is the use of a tool that was not allowed.
+type Denial struct {
+	Tool      string          `json:"tool_name"`
+	ToolUseID string          `json:"tool_use_id"`
+	Input     json.RawMessage `json:"tool_input"`
+}
+
+// resultLine is the line as the CLI writes it.
+type resultLine struct {
+	Subtype          string                `json:"subtype"`
+	IsError          bool                  `json:"is_error"`
+	Result           string                `json:"result"`
+	Errors           []string              `json:"errors"`
+	SessionID        string                `json:"session_id"`
+	NumTurns         int                   `json:"num_turns"`
+	TotalCostUSD     float64               `json:"total_cost_usd"`
+	Usage            Usage                 `json:"usage"`
+	ModelUsage       map[string]ModelUsage `json:"modelUsage"`
+	DurationMS       float64               `json:"duration_ms"`
+	DurationAPIMS    float64               `json:"duration_api_ms"`
+	StopReason       string                `json:"stop_reason"`
+	TerminalReason   string                `json:"terminal_reason"`
+	APIErrorStatus   int                   `json:"api_error_status"`
+	Denials          []Denial              `json:"permission_denials"`
+	StructuredOutput json.RawMessage       `json:"structured_output"`
+	Origin           struct {
+		Kind string `json:"kind"`
+	} `json:"origin"`
+	PromptID  string   `json:"user_message_uuid"`
+	PromptIDs []string `json:"user_message_uuids"`
+}
+
+// UnmarshalJSON decodes the line of the CLI.
+func (r *Result) UnmarshalJSON(data []byte) error {
+	var l resultLine
+	if err := json.Unmarshal(data, &l); err != nil {
+		return err
+	}
+	if len(l.PromptIDs) == 0 && l.PromptID != "" {
+		l.PromptIDs = []string{l.PromptID}
+	}
+	*r = Result{
+		Subtype: l.Subtype, IsError: l.IsError, Text: l.Result, Errors: l.Errors, SessionID: l.SessionID,
+		Turns: l.NumTurns, CostUSD: l.TotalCostUSD, Usage: l.Usage, ModelUsage: l.ModelUsage,
+		Duration: milliseconds(l.DurationMS), APIDuration: milliseconds(l.DurationAPIMS),
+		StopReason: l.StopReason, TerminalReason: l.TerminalReason, APIStatus: l.APIErrorStatus,
+		Denials: l.Denials, StructuredOutput: l.StructuredOutput, Origin: l.Origin.Kind, PromptIDs: l.PromptIDs,
+		Raw: append(json.RawMessage(nil), data...),
+	}
+	return nil
+}
+
+func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
+
+// words is what the CLI says about a failure.
+func (r *Result) words() string {
+	if len(r.Errors) > 0 {
+		return strings.Join(r.Errors, "; ")
+	}
+	return r.Text
+}
