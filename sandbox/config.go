@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"path"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
@@ -130,7 +132,7 @@ func (c *Config) lower() (*driver.Config, error) {
 	bad.when(c.Name != "" && !nameRE.MatchString(c.Name),
 		"Name %q: use up to 63 letters, digits, '.', '_', '-', starting with a letter or digit", c.Name)
 	bad.when(c.Dir != "" && !isCleanAbs(c.Dir), "Dir %q: use a clean absolute path", c.Dir)
-	bad.when(c.CPU < 0 || c.CPU != c.CPU, "CPU %v: use 0 or more", c.CPU)
+	bad.when(c.CPU < 0 || math.IsNaN(c.CPU) || math.IsInf(c.CPU, 1), "CPU %v: use 0 or more", c.CPU)
 	bad.when(c.Memory < 0, "Memory %d: use 0 or more bytes", c.Memory)
 	bad.when(c.Pids < 0, "Pids %d: use 0 or more", c.Pids)
 	bad.when(c.Disk < 0, "Disk %d: use 0 or more bytes", c.Disk)
@@ -153,7 +155,7 @@ func (c *Config) lower() (*driver.Config, error) {
 	bad.when(len(c.Tags) > maxTags, "Tags: %d of them, %d are allowed", len(c.Tags), maxTags)
 	for k, v := range c.Tags {
 		bad.when(k == "" || len(k) > 63 || len(v) > 255 || !isPlain(k) || !isPlain(v),
-			"Tags %q: use a key of 1 to 63 bytes and a value of up to 255, without control characters", k)
+			"Tags %q: use a key of 1 to 63 bytes and a value of up to 255, in UTF-8 without control characters", k)
 	}
 	return d, bad.err()
 }
@@ -161,7 +163,7 @@ func (c *Config) lower() (*driver.Config, error) {
 func (c *Config) lowerMounts(bad *problems, d *driver.Config) {
 	seen := map[string]bool{}
 	for _, m := range c.Mounts {
-		bad.when(!filepath.IsAbs(m.Source), "Mounts: source %q: use an absolute path", m.Source)
+		bad.when(!filepath.IsAbs(m.Source) || strings.ContainsRune(m.Source, 0), "Mounts: source %q: use an absolute path", m.Source)
 		bad.when(!isCleanAbs(m.Target) || m.Target == "/", "Mounts: target %q: use a clean absolute path below /", m.Target)
 		bad.when(seen[m.Target], "Mounts: target %q is there twice", m.Target)
 		seen[m.Target] = true
@@ -190,13 +192,13 @@ func (n Network) lower(bad *problems) driver.Network {
 	}
 	for _, cidr := range n.CIDRs {
 		p, err := netip.ParsePrefix(cidr)
-		bad.when(err != nil, `Network.CIDRs: %q: use a form such as "192.0.2.0/24"`, cidr)
+		bad.when(err != nil || p.Addr().Is4In6(), `Network.CIDRs: %q: use a form such as "192.0.2.0/24"`, cidr)
 		d.CIDRs = append(d.CIDRs, p.Masked())
 	}
 	return d
 }
 
-func lowerEnv[V ~string](bad *problems, field string, env map[string]V, reveal func(V) string) []string {
+func lowerEnv[V any](bad *problems, field string, env map[string]V, reveal func(V) string) []string {
 	var list []string
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		v := reveal(env[k])
@@ -212,7 +214,7 @@ func isCleanAbs(p string) bool {
 }
 
 func isPlain(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
 // problems collects what is wrong, so that one error can name all of it.

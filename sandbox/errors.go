@@ -1,10 +1,6 @@
 package sandbox
 
-import (
-	"errors"
-
-	"github.com/vivarium-go/vivarium/sandbox/driver"
-)
+import "github.com/vivarium-go/vivarium/sandbox/driver"
 
 // Errors to match with errors.Is. A setting that a driver cannot honour
 // matches errors.ErrUnsupported and names itself in the text.
@@ -49,8 +45,7 @@ func wrap(op, id string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var already *Error
-	if errors.As(err, &already) {
+	if _, already := err.(*Error); already {
 		return err
 	}
 	return &Error{Op: op, ID: id, Err: err}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
@@ -46,7 +47,7 @@ func (s *Sandbox) FSAt(ctx context.Context, dir string) *FS {
 
 // abs checks a name and gives its absolute form.
 func (f *FS) abs(op, name string) (string, error) {
-	if !fs.ValidPath(name) {
+	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
 		return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
 	}
 	return path.Join(f.root, name), nil
@@ -290,7 +291,7 @@ func (f *File) Seek(offset int64, whence int) (int64, error) {
 	return n, pathError("seek", f.name, err)
 }
 
-// Close closes the file; closing twice matches fs.ErrClosed.
+// Close closes the file. Closing it again matches fs.ErrClosed.
 func (f *File) Close() error { return pathError("close", f.name, f.driver.Close()) }
 
 // dirFile is an open directory; its entries are read when first asked for.
@@ -299,6 +300,13 @@ type dirFile struct {
 	fsys    *FS
 	entries []fs.DirEntry
 	read    bool
+	closed  bool
+}
+
+// Close closes the directory.
+func (d *dirFile) Close() error {
+	d.closed = true
+	return d.File.Close()
 }
 
 // Read fails: it is a directory.
@@ -308,6 +316,9 @@ func (d *dirFile) Read([]byte) (int, error) {
 
 // ReadDir reads n entries, or the rest, as fs.ReadDirFile says.
 func (d *dirFile) ReadDir(n int) ([]fs.DirEntry, error) {
+	if d.closed {
+		return nil, &fs.PathError{Op: "readdir", Path: d.name, Err: fs.ErrClosed}
+	}
 	if !d.read {
 		entries, err := d.fsys.ReadDir(d.name)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
@@ -33,7 +34,18 @@ func (p *Provider) Create(ctx context.Context, config *Config) (*Sandbox, error)
 	if err != nil {
 		return nil, wrap("create", "", err)
 	}
-	return p.open(ctx, d)
+	sb, err := p.open(ctx, d)
+	if err != nil {
+		return nil, errors.Join(err, discard(ctx, d))
+	}
+	return sb, nil
+}
+
+// discard ends a sandbox that nobody will get a handle on.
+func discard(ctx context.Context, d driver.Sandbox) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	defer stop()
+	return wrap("terminate", d.ID(), errors.Join(d.Terminate(ctx), d.Close()))
 }
 
 // Attach finds a running sandbox by its id, whichever process made it. An
@@ -43,7 +55,11 @@ func (p *Provider) Attach(ctx context.Context, id string) (*Sandbox, error) {
 	if err != nil {
 		return nil, wrap("attach", id, err)
 	}
-	return p.open(ctx, d)
+	sb, err := p.open(ctx, d)
+	if err != nil {
+		return nil, errors.Join(err, wrap("close", id, d.Close()))
+	}
+	return sb, nil
 }
 
 // AttachName finds a running sandbox by its Config.Name.
@@ -66,7 +82,7 @@ type ListOptions struct {
 func (p *Provider) List(ctx context.Context, opts *ListOptions) iter.Seq2[*Info, error] {
 	filter := &driver.Filter{}
 	if opts != nil {
-		filter.Tags, filter.Ended = opts.Tags, opts.Ended
+		filter.Tags, filter.Ended = maps.Clone(opts.Tags), opts.Ended
 	}
 	return func(yield func(*Info, error) bool) {
 		for info, err := range p.driver.List(ctx, filter) {
@@ -98,7 +114,7 @@ func (p *Provider) Close() error { return wrap("close provider", "", p.driver.Cl
 func (p *Provider) open(ctx context.Context, d driver.Sandbox) (*Sandbox, error) {
 	info, err := d.Info(ctx)
 	if err != nil {
-		return nil, wrap("open", d.ID(), errors.Join(err, d.Close()))
+		return nil, wrap("info", d.ID(), err)
 	}
 	return &Sandbox{driver: d, dir: info.Dir}, nil
 }

@@ -73,7 +73,10 @@ func (s *Sandbox) Snapshot(ctx context.Context) (Image, error) {
 		return Image{}, wrap("snapshot", s.ID(), errors.ErrUnsupported)
 	}
 	id, err := d.Snapshot(ctx)
-	return Image{Snapshot: id}, wrap("snapshot", s.ID(), err)
+	if err != nil {
+		return Image{}, wrap("snapshot", s.ID(), err)
+	}
+	return Image{Snapshot: id}, nil
 }
 
 // Listen accepts, in this process, connections that the sandbox's own processes

@@ -13,9 +13,11 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"net"
 	"net/netip"
 	"time"
@@ -145,9 +147,11 @@ type Winsize struct{ Rows, Cols uint16 }
 // Process is a started command. Its methods are safe for concurrent use.
 type Process interface {
 	// Stdin, Stdout and Stderr are this side's ends of the streams that were
-	// asked for, nil otherwise. The caller closes them. Closing an output
-	// stream makes the command's next write fail. They stay readable to their
-	// end after Wait has returned.
+	// asked for, nil otherwise. The caller closes them; that ends a Read or
+	// Write in progress, and one that comes later matches fs.ErrClosed. Closing
+	// an output stream makes the command's next write fail; closing the Stdin
+	// of a terminal does not hang it up. Outputs stay readable to their end
+	// after Wait has returned.
 	Stdin() io.WriteCloser
 	Stdout() io.ReadCloser
 	Stderr() io.ReadCloser
@@ -155,10 +159,12 @@ type Process interface {
 	// same again when called again. When the sandbox ended first the error
 	// matches ErrEnded.
 	Wait(ctx context.Context) (Exit, error)
-	// Signal sends a signal to the command's process group.
+	// Signal sends a signal to the command's process group. When the command
+	// has ended the error matches os.ErrProcessDone.
 	Signal(ctx context.Context, sig Signal) error
 	// Kill ends the command and every process that came from it, those that
-	// left its process group or its session too.
+	// left its process group or its session too. It is no error when there is
+	// nothing left to end.
 	Kill(ctx context.Context) error
 	// Resize changes the size of the terminal of a command that has one.
 	Resize(ctx context.Context, size Winsize) error
@@ -211,7 +217,7 @@ type Config struct {
 	Name        string
 	Image       Image
 	Env         []string // KEY=VALUE, sorted, each key once
-	Secrets     []string // KEY=VALUE; environment of commands, but in no Info, log or file
+	Secrets     Secrets  // KEY=VALUE; environment of commands, but in no Info, log or file
 	Dir         string   // absolute; empty means the driver's workspace directory, as a rule /workspace
 	CPU         float64  // cores; 0 means the driver's default
 	Memory      int64    // bytes; 0 means the driver's default
@@ -224,6 +230,15 @@ type Config struct {
 	Mounts      []Mount
 	Tags        map[string]string
 }
+
+// Secrets is a list of KEY=VALUE that package fmt does not show.
+type Secrets []string
+
+// Format writes "[redacted]" for every verb.
+func (s Secrets) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
+
+// LogValue logs as "[redacted]".
+func (s Secrets) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
 // Image is what a sandbox's file system starts from.
 type Image struct {
