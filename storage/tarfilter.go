@@ -1,0 +1,398 @@
+package storage
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"math"
+	"strings"
+)
+
+// errHostile marks an archive that an honest tar of one directory cannot have
+// written.
+var errHostile = errors.New("unsafe archive")
+
+// stagingPrefix starts the names of the directories, inside the one being
+// restored, in which a restore is prepared.
+const stagingPrefix = ".vivarium-restore-"
+
+// tarFilter copies a tar stream and makes it safe to unpack: every header is
+// checked and written anew in one form. Names stay below the root and never pass
+// through a symbolic link of the same archive; setuid and setgid bits, owners,
+// extended attributes and devices are left out, and so is what a broken-off
+// restore left behind.
+type tarFilter struct {
+	in      *bufio.Reader
+	out     io.Writer
+	dialect dialect
+	noRoot  bool // keep the entry of the directory itself out of the copy
+
+	root    *member // that entry, once seen
+	files   int64
+	size    int64
+	written int64
+
+	seed  maphash.Seed
+	links map[uint64]struct{} // hashes of the names of symbolic links
+	head  []byte              // reused for headers
+}
+
+func newTarFilter(in *bufio.Reader, out io.Writer) *tarFilter {
+	return &tarFilter{in: in, out: out, seed: maphash.MakeSeed(), links: map[uint64]struct{}{}}
+}
+
+// copy copies up to and including the end-of-archive mark. A stream that ends
+// before it gives an error that matches io.ErrUnexpectedEOF.
+func (f *tarFilter) copy() error {
+	for {
+		m, err := f.next()
+		if err == io.EOF {
+			return f.write(append(f.head[:0], make([]byte, 2*blockSize)...))
+		}
+		if err != nil {
+			return err
+		}
+		if err := f.forward(m); err != nil {
+			return err
+		}
+	}
+}
+
+// next reads headers up to the next member that counts; io.EOF is the
+// end-of-archive mark.
+func (f *tarFilter) next() (*member, error) {
+	over := overrides{size: -1}
+	for {
+		var block [blockSize]byte
+		if _, err := io.ReadFull(f.in, block[:]); err != nil {
+			return nil, cutShort(err)
+		}
+		if bytes.Equal(block[:], zeroBlock) {
+			return nil, f.endMark(over.set)
+		}
+		m, err := parseHeader(block[:])
+		if err != nil {
+			return nil, err
+		}
+		switch m.kind {
+		case kindPax, kindGNUName, kindGNULink:
+			if err := f.extend(&over, &m); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := over.applyTo(&m); err != nil {
+			return nil, err
+		}
+		over = overrides{size: -1}
+		keep, err := f.admit(&m)
+		if err != nil {
+			return nil, err
+		}
+		if keep {
+			return &m, nil
+		}
+		if err := f.discard(m.size); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// endMark reads the second of the two zero blocks.
+func (f *tarFilter) endMark(dangling bool) error {
+	var block [blockSize]byte
+	if _, err := io.ReadFull(f.in, block[:]); err != nil {
+		return cutShort(err)
+	}
+	if dangling || !bytes.Equal(block[:], zeroBlock) {
+		return fmt.Errorf("%w: bad end mark", errNotTar)
+	}
+	return io.EOF
+}
+
+// extend reads the body of an extended header.
+func (f *tarFilter) extend(over *overrides, m *member) error {
+	limit := int64(maxPax)
+	if m.kind != kindPax {
+		limit = maxPath
+	}
+	if m.size > limit {
+		return fmt.Errorf("%w: extended header of %d bytes", errNotTar, m.size)
+	}
+	data := make([]byte, m.size+padding(m.size))
+	if _, err := io.ReadFull(f.in, data); err != nil {
+		return cutShort(err)
+	}
+	data = data[:m.size]
+	over.set = true
+	switch m.kind {
+	case kindGNUName:
+		over.path = cString(data)
+	case kindGNULink:
+		over.linkpath = cString(data)
+	default:
+		return over.parsePax(data)
+	}
+	return nil
+}
+
+// admit checks m and brings it into the one form; false means to leave it out.
+func (f *tarFilter) admit(m *member) (keep bool, err error) {
+	m.mode &= 0o1777
+	if m.name, err = cleanName(m.name); err != nil {
+		return false, err
+	}
+	switch m.kind {
+	case kindChar, kindBlock:
+		return false, f.mustBeEmpty(m)
+	case kindContig:
+		m.kind = kindRegular
+	case kindRegular:
+	case kindHard, kindSymlink, kindDir, kindFIFO:
+		if err := f.mustBeEmpty(m); err != nil {
+			return false, err
+		}
+	default:
+		return false, fmt.Errorf("%w: member of kind %q", errNotTar, m.kind)
+	}
+	if m.name == "" {
+		if m.kind != kindDir {
+			return false, fmt.Errorf("%w: the root is not a directory", errHostile)
+		}
+		f.root = m
+		return !f.noRoot, nil
+	}
+	if first, _, _ := strings.Cut(m.name, "/"); strings.HasPrefix(first, stagingPrefix) {
+		return false, nil
+	}
+	return true, f.checkLinks(m)
+}
+
+func (f *tarFilter) mustBeEmpty(m *member) error {
+	if m.size != 0 {
+		return fmt.Errorf("%w: member of kind %q with %d bytes", errNotTar, m.kind, m.size)
+	}
+	return nil
+}
+
+// checkLinks refuses names that lead through a symbolic link, and remembers the
+// names that are one.
+func (f *tarFilter) checkLinks(m *member) (err error) {
+	if f.crosses(m.name) || f.isLink(m.name) {
+		return fmt.Errorf("%w: %q lies behind a symbolic link", errHostile, clip(m.name))
+	}
+	switch m.kind {
+	case kindSymlink:
+		if m.link == "" || len(m.link) > maxPath || strings.IndexByte(m.link, 0) >= 0 {
+			return fmt.Errorf("%w: symbolic link %q without a usable target", errHostile, clip(m.name))
+		}
+		f.links[f.hash(m.name)] = struct{}{}
+	case kindHard:
+		if m.link, err = cleanName(m.link); err != nil {
+			return err
+		}
+		if m.link == "" || f.crosses(m.link) {
+			return fmt.Errorf("%w: hard link %q to %q", errHostile, clip(m.name), clip(m.link))
+		}
+		if f.isLink(m.link) {
+			f.links[f.hash(m.name)] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// hash stands for a name, so that a million links cost little memory. Two names
+// that meet in one of 2^64 random hashes would make an honest archive refused,
+// never a hostile one accepted.
+func (f *tarFilter) hash(name string) uint64 { return maphash.String(f.seed, name) }
+
+func (f *tarFilter) isLink(name string) bool {
+	_, is := f.links[f.hash(name)]
+	return is
+}
+
+func (f *tarFilter) crosses(name string) bool {
+	if len(f.links) == 0 {
+		return false
+	}
+	for i := range len(name) {
+		if name[i] == '/' && f.isLink(name[:i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// cleanName gives a member's name without "./", doubled and trailing slashes.
+func cleanName(name string) (string, error) {
+	if strings.HasPrefix(name, "/") || strings.IndexByte(name, 0) >= 0 || len(name) > maxPath {
+		return "", fmt.Errorf("%w: name %q", errHostile, clip(name))
+	}
+	parts := strings.Split(name, "/")
+	kept := parts[:0]
+	for _, part := range parts {
+		switch part {
+		case "", ".":
+		case "..":
+			return "", fmt.Errorf("%w: name %q", errHostile, clip(name))
+		default:
+			kept = append(kept, part)
+		}
+	}
+	return strings.Join(kept, "/"), nil
+}
+
+// forward writes m and its contents.
+func (f *tarFilter) forward(m *member) error {
+	length := m.size
+	if m.sparse {
+		length = m.real
+	}
+	if m.kind == kindRegular || m.kind == kindHard {
+		f.files++
+		f.size = min(f.size, math.MaxInt64-length) + length
+	}
+	if m.sparse && f.dialect == busybox {
+		return f.expand(m)
+	}
+	if err := f.write(m.appendHeader(f.head[:0], f.dialect)); err != nil {
+		return err
+	}
+	return f.copyN(m.size + padding(m.size))
+}
+
+func (f *tarFilter) write(b []byte) error {
+	f.head = b
+	n, err := f.out.Write(b)
+	f.written += int64(n)
+	return err
+}
+
+// copyN passes n bytes on straight from the reader's buffer. (io.CopyN would
+// make a buffer for each file, and let a compressor end a block at each.)
+func (f *tarFilter) copyN(n int64) error {
+	for n > 0 {
+		if _, err := f.in.Peek(1); err != nil {
+			return cutShort(err)
+		}
+		chunk, _ := f.in.Peek(int(min(n, int64(f.in.Buffered()))))
+		done, err := f.out.Write(chunk)
+		f.written += int64(done)
+		n -= int64(done)
+		if err != nil {
+			return err
+		}
+		_, _ = f.in.Discard(done) // they are in the buffer
+	}
+	return nil
+}
+
+func (f *tarFilter) discard(n int64) error {
+	_, err := io.CopyN(io.Discard, f.in, n+padding(n))
+	return cutShort(err)
+}
+
+// expand writes a sparse file with its holes filled by zeros.
+func (f *tarFilter) expand(m *member) error {
+	plain := *m
+	plain.sparse, plain.size = false, m.real
+	if err := f.write(plain.appendHeader(f.head[:0], busybox)); err != nil {
+		return err
+	}
+	runs, used, err := f.readMap(m)
+	if err != nil {
+		return err
+	}
+	var at int64
+	for _, r := range runs {
+		if r.off < at || r.n > m.size-used || r.off > m.real || r.n > m.real-r.off {
+			return fmt.Errorf("%w: bad sparse map", errNotTar)
+		}
+		if err := f.zeros(r.off - at); err != nil {
+			return err
+		}
+		if err := f.copyN(r.n); err != nil {
+			return err
+		}
+		at, used = r.off+r.n, used+r.n
+	}
+	if err := f.zeros(m.real - at + padding(m.real)); err != nil {
+		return err
+	}
+	_, err = io.CopyN(io.Discard, f.in, m.size-used+padding(m.size))
+	return cutShort(err)
+}
+
+func (f *tarFilter) zeros(n int64) error {
+	var block [32 << 10]byte
+	for n > 0 {
+		k, err := f.out.Write(block[:min(n, int64(len(block)))])
+		f.written += int64(k)
+		n -= int64(k)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxRuns bounds the memory a sparse map can take here.
+const maxRuns = 1 << 20
+
+// run is a stretch of data in a sparse file.
+type run struct{ off, n int64 }
+
+// readMap reads the map that starts a sparse member's data: decimal lines, first
+// the number of runs, then an offset and a length for each, padded to a block.
+func (f *tarFilter) readMap(m *member) (runs []run, used int64, err error) {
+	line := func() (int64, error) {
+		var digits []byte
+		for used < m.size && len(digits) < 20 {
+			c, err := f.in.ReadByte()
+			if err != nil {
+				return 0, cutShort(err)
+			}
+			used++
+			if c == '\n' {
+				return parseLength(string(digits))
+			}
+			digits = append(digits, c)
+		}
+		return 0, fmt.Errorf("%w: bad sparse map", errNotTar)
+	}
+	count, err := line()
+	if err != nil {
+		return nil, 0, err
+	}
+	if count > maxRuns {
+		return nil, 0, fmt.Errorf("%w: sparse map of %d runs", errNotTar, count)
+	}
+	for range count {
+		off, err := line()
+		if err != nil {
+			return nil, 0, err
+		}
+		n, err := line()
+		if err != nil {
+			return nil, 0, err
+		}
+		runs = append(runs, run{off, n})
+	}
+	pad := padding(used)
+	if used+pad > m.size {
+		return nil, 0, fmt.Errorf("%w: bad sparse map", errNotTar)
+	}
+	_, err = io.CopyN(io.Discard, f.in, pad)
+	return runs, used + pad, cutShort(err)
+}
+
+// cutShort tells a stream that ended too early from one that ended.
+func cutShort(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
