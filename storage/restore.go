@@ -62,8 +62,8 @@ func (v *Volume) Init(ctx context.Context, sb Runner, dir string) error {
 //
 // Files are made by the user that sb runs commands as. dir must not be a symbolic
 // link, and no link in dir or in the version is followed. busybox tar knows
-// neither fractions of a second nor sparse files: there, times are cut to seconds
-// and holes are filled.
+// neither fractions of a second, nor times of directories, nor sparse files: there,
+// times are cut to seconds, directories get the present one and holes are filled.
 func (v *Volume) Restore(ctx context.Context, sb Runner, dir, id string) error {
 	if v.err != nil {
 		return v.err

@@ -98,7 +98,8 @@ const (
 )
 
 const syncScript = scriptHead + `
-# Standard output carries the archive, so messages wait.
+# Standard output carries the archive, so messages wait. What a tar without
+# --exclude sends of a staging directory is left out on the other side.
 exec 3>&1
 said=$(
 	[ -e "$1" ] || [ -L "$1" ] || { echo absent; exit; }
@@ -107,12 +108,13 @@ said=$(
 	if is_gnu; then
 		kind=gnu
 		set -- --format=posix --pax-option=delete=atime,delete=ctime --sparse --blocking-factor=128 \
-			--numeric-owner --owner=0 --group=0 --anchored --warning=no-file-ignored
+			--numeric-owner --owner=0 --group=0 --warning=no-file-ignored \
+			--anchored --exclude="./$prefix*"
 	else
 		kind=other
 		set --
 	fi
-	{ tar -c -f - "$@" --exclude="./$prefix*" . 2>&1 >&3 3>&-; echo "$kind $?"; } | tail -c 20000
+	{ tar -c -f - "$@" . 2>&1 >&3 3>&-; echo "$kind $?"; } | tail -c 20000
 )
 printf '` + statusText + `%s' "$said"
 `

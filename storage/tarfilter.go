@@ -66,17 +66,18 @@ func (f *tarFilter) copy() error {
 func (f *tarFilter) next() (*member, error) {
 	over := overrides{size: -1}
 	for {
-		var block [blockSize]byte
-		if _, err := io.ReadFull(f.in, block[:]); err != nil {
+		block, err := f.in.Peek(blockSize)
+		if err != nil {
 			return nil, cutShort(err)
 		}
-		if bytes.Equal(block[:], zeroBlock) {
+		if bytes.Equal(block, zeroBlock) {
 			return nil, f.endMark(over.set)
 		}
-		m, err := parseHeader(block[:])
+		m, err := parseHeader(block)
 		if err != nil {
-			return nil, err
+			return nil, err // the block stays unread, in case it is words
 		}
+		_, _ = f.in.Discard(blockSize) // it is in the buffer
 		switch m.kind {
 		case kindPax, kindGNUName, kindGNULink:
 			if err := f.extend(&over, &m); err != nil {
@@ -101,13 +102,13 @@ func (f *tarFilter) next() (*member, error) {
 	}
 }
 
-// endMark reads the second of the two zero blocks.
+// endMark reads the two zero blocks.
 func (f *tarFilter) endMark(dangling bool) error {
-	var block [blockSize]byte
-	if _, err := io.ReadFull(f.in, block[:]); err != nil {
+	var blocks [2 * blockSize]byte
+	if _, err := io.ReadFull(f.in, blocks[:]); err != nil {
 		return cutShort(err)
 	}
-	if dangling || !bytes.Equal(block[:], zeroBlock) {
+	if dangling || !bytes.Equal(blocks[blockSize:], zeroBlock) {
 		return fmt.Errorf("%w: bad end mark", errNotTar)
 	}
 	return io.EOF
