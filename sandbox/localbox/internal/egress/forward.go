@@ -26,7 +26,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)()
+	defer context.AfterFunc(p.ctx, func() {
+		cancel()
+		rc := http.NewResponseController(w) // a client that neither reads nor sends holds nothing up
+		rc.SetReadDeadline(time.Unix(1, 0))
+		rc.SetWriteDeadline(time.Unix(1, 0))
+	})()
 	r = r.WithContext(ctx)
 	if r.Method == http.MethodConnect {
 		p.serveConnect(w, r)
@@ -138,7 +143,7 @@ func (p *Proxy) newPlain() *httputil.ReverseProxy {
 		Rewrite:       rewrite,
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode == http.StatusSwitchingProtocols {
-				return malformed(errors.New("the far side changed protocols without being asked to"))
+				return errors.New("the far side changed protocols without being asked to")
 			}
 			dropProxyFields(resp.Header)
 			return nil

@@ -40,7 +40,7 @@ type Options struct {
 	// DialTimeout bounds looking a name up and connecting to it; 0 is 20 s.
 	DialTimeout time.Duration
 	// IdleTimeout ends a connection on which no byte has moved in either
-	// direction for that long, give or take the same again; 0 is 10 minutes.
+	// direction for that long, or up to twice that; 0 is 10 minutes.
 	IdleTimeout time.Duration
 	// Log gets one line at LevelInfo for every target that was refused: host,
 	// port and reason, never a path or a header. Nil logs nothing.

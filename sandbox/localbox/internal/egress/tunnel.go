@@ -46,12 +46,13 @@ func tunnel(ctx context.Context, near, far net.Conn, early []byte, idle time.Dur
 	end()
 }
 
-// copyUntilEOF copies in pieces, each with deadlines. A piece that ran into its
-// deadline with nothing moved in either direction ends the copy.
+// copyUntilEOF copies in pieces, each with deadlines half of idle away, so that
+// the other direction has noted by then what it moved. A piece that ran into its
+// deadline when nothing has moved for idle in either direction ends the copy.
 func copyUntilEOF(dst, src net.Conn, idle time.Duration, start time.Time, moved *atomic.Int64) error {
 	for {
 		now := time.Now()
-		if err := errors.Join(src.SetReadDeadline(now.Add(idle)), dst.SetWriteDeadline(now.Add(2*idle))); err != nil {
+		if err := errors.Join(src.SetReadDeadline(now.Add(idle/2)), dst.SetWriteDeadline(now.Add(idle))); err != nil {
 			return err
 		}
 		n, err := io.Copy(dst, &io.LimitedReader{R: src, N: chunk})
@@ -62,9 +63,9 @@ func copyUntilEOF(dst, src net.Conn, idle time.Duration, start time.Time, moved 
 		case err == nil && n < chunk:
 			return nil // the end of src
 		case err == nil:
-		case !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(now) >= 2*idle:
-			return err
-		case time.Since(start)-time.Duration(moved.Load()) >= idle:
+		case !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(now) >= idle:
+			return err // failed, or dst takes nothing
+		case time.Since(start)-time.Duration(moved.Load()) >= idle+idle/2: // the note may be half of idle old
 			return err
 		}
 	}
