@@ -24,10 +24,12 @@ func tunnel(ctx context.Context, near, far net.Conn, early []byte, idle time.Dur
 		far.Close()
 	}
 	defer context.AfterFunc(ctx, end)()
-	far.SetWriteDeadline(time.Now().Add(idle))
-	if _, err := far.Write(early); err != nil {
-		end()
-		return
+	if len(early) > 0 {
+		far.SetWriteDeadline(time.Now().Add(idle))
+		if _, err := far.Write(early); err != nil {
+			end()
+			return
+		}
 	}
 	var moved atomic.Int64 // when, in nanoseconds since start
 	start := time.Now()
