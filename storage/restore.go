@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -62,8 +63,8 @@ func (v *Volume) Init(ctx context.Context, sb Runner, dir string) error {
 //
 // Files are made by the user that sb runs commands as. dir must not be a symbolic
 // link, and no link in dir or in the version is followed. busybox tar knows
-// neither fractions of a second, nor times of directories, nor sparse files: there,
-// times are cut to seconds, directories get the present one and holes are filled.
+// neither fractions of a second nor sparse files: there, times are cut to seconds
+// and holes are filled.
 func (v *Volume) Restore(ctx context.Context, sb Runner, dir, id string) error {
 	if v.err != nil {
 		return v.err
@@ -92,12 +93,27 @@ func (v *Volume) restore(ctx context.Context, sb Runner, dir, id string) error {
 	if kind != "gnu" {
 		into = busybox
 	}
-	root, err := v.extract(ctx, sb, m, into, dir, stage)
+	sent, err := v.extract(ctx, sb, m, into, dir, stage)
 	if err == nil {
-		err = swap(ctx, sb, root, dir, stage)
+		err = closeDirs(ctx, sb, sent, dir, stage)
+	}
+	if err == nil {
+		err = swap(ctx, sb, sent.root, dir, stage)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("version %s: %w", id, err), tidy(ctx, sb, dir))
+	}
+	return nil
+}
+
+// closeDirs takes away the rights that directories had while they were filled.
+func closeDirs(ctx context.Context, sb Runner, sent *tarFilter, dir, stage string) error {
+	list := sent.closed()
+	if len(list) == 0 {
+		return nil
+	}
+	if _, err := runScript(ctx, sb, bytes.NewReader(list), closeScript, dir, stage); err != nil {
+		return fmt.Errorf("set modes of directories: %w", err)
 	}
 	return nil
 }
@@ -129,10 +145,10 @@ func tidy(ctx context.Context, sb Runner, dir string) error {
 	return nil
 }
 
-// extract feeds the archive to tar in the staging directory, and returns the
-// entry of the directory itself. It succeeds only when tar did and every byte was
+// extract feeds the archive to tar in the staging directory, and returns the filter
+// that it went through. It succeeds only when tar did and every byte was
 // what the manifest says.
-func (v *Volume) extract(ctx context.Context, sb Runner, m *manifest, into dialect, dir, stage string) (*member, error) {
+func (v *Volume) extract(ctx context.Context, sb Runner, m *manifest, into dialect, dir, stage string) (*tarFilter, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stream, err := v.bucket.Get(ctx, v.archiveKey(m.ID), 0, -1)
@@ -142,18 +158,18 @@ func (v *Volume) extract(ctx context.Context, sb Runner, m *manifest, into diale
 	defer func() { _ = stream.Close() }()
 	r, w := io.Pipe()
 	type result struct {
-		root *member
-		err  error
+		filter *tarFilter
+		err    error
 	}
 	sent := make(chan result, 1)
 	go func() {
-		root, err := decompress(w, stream, m, into)
+		filter, err := decompress(w, stream, m, into)
 		if err != nil && !errors.Is(err, errStopped) {
 			// A command may take a broken stdin for its end, so end it too.
 			cancel(err)
 		}
 		_ = w.CloseWithError(err)
-		sent <- result{root, err}
+		sent <- result{filter, err}
 	}()
 	text, runErr := runScript(ctx, sb, r, extractScript, dir, stage)
 	_ = r.CloseWithError(errStopped)
@@ -169,11 +185,11 @@ func (v *Volume) extract(ctx context.Context, sb Runner, m *manifest, into diale
 	case got.err != nil:
 		return nil, said(got.err, text)
 	}
-	return got.root, nil
+	return got.filter, nil
 }
 
 // decompress writes the archive as tar to w, and checks all that is known of it.
-func decompress(w io.Writer, stream io.Reader, m *manifest, into dialect) (*member, error) {
+func decompress(w io.Writer, stream io.Reader, m *manifest, into dialect) (*tarFilter, error) {
 	sum := &summed{r: io.LimitReader(stream, m.Archive.Size+1), hash: sha256.New()}
 	zr, err := zstd.NewReader(sum, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
 	if err != nil {
@@ -200,5 +216,5 @@ func decompress(w io.Writer, stream io.Reader, m *manifest, into dialect) (*memb
 	case plain.N != 0:
 		return nil, fmt.Errorf("%w: the tar inside is %d bytes shorter than the manifest says", ErrCorrupt, plain.N)
 	}
-	return filter.root, out.Flush()
+	return filter, out.Flush()
 }

@@ -133,7 +133,16 @@ exec 2>&1
 enter "$1"
 cd "./$prefix$2/new" || die "the staging directory is gone"
 if is_gnu; then set -- --warning=no-timestamp; else set --; fi
+umask 000
 tar -x -p -o -f - "$@"
+`
+
+// closeScript reads pairs of a mode and a name, each with a NUL behind it.
+const closeScript = scriptHead + `
+exec 2>&1
+enter "$1"
+cd "./$prefix$2/new" || die "the staging directory is gone"
+xargs -0 -n 200 sh -c 'while [ $# -gt 1 ]; do chmod "$1" "./$2" || exit 255; shift 2; done' sh
 `
 
 // swapScript takes $3, the directory's mode, and $4, its mtime; both may be "".

@@ -124,7 +124,8 @@ func (v *Volume) storeArchive(ctx context.Context, sb Runner, dir string, m *man
 	var g errgroup.Group
 	g.Go(func() error {
 		err := sb.Run(ctx, nil, tarIn, "sh", "-c", syncScript, "sh", dir)
-		return tarIn.CloseWithError(err)
+		_ = tarIn.CloseWithError(err) // never fails
+		return err
 	})
 	g.Go(func() error {
 		err := v.compress(zstIn, tarOut, m)
@@ -133,7 +134,8 @@ func (v *Volume) storeArchive(ctx context.Context, sb Runner, dir string, m *man
 		if err != nil {
 			cancel(err)
 		}
-		return zstIn.CloseWithError(err)
+		_ = zstIn.CloseWithError(err)
+		return err
 	})
 	sum := &summed{r: zstOut, hash: sha256.New()}
 	err := v.bucket.Put(ctx, v.archiveKey(m.ID), sum, &PutOptions{IfAbsent: true})
@@ -141,7 +143,11 @@ func (v *Volume) storeArchive(ctx context.Context, sb Runner, dir string, m *man
 		cancel(err)
 	}
 	_ = zstOut.CloseWithError(errStopped)
-	_ = g.Wait() // the stages' errors reach Put through the pipes
+	if stageErr := g.Wait(); err == nil {
+		// A stage's error reaches Put through the pipes, so this is none, unless
+		// the bucket stored a broken stream.
+		err = stageErr
+	}
 	if err != nil {
 		return fmt.Errorf("store archive: %w", rootCause(ctx, err))
 	}

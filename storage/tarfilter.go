@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -38,6 +39,7 @@ type tarFilter struct {
 	seed  maphash.Seed
 	links map[uint64]struct{} // hashes of the names of symbolic links
 	head  []byte              // reused for headers
+	dirs  []*member           // for busybox, see repeatDirs
 }
 
 func newTarFilter(in *bufio.Reader, out io.Writer) *tarFilter {
@@ -50,6 +52,9 @@ func (f *tarFilter) copy() error {
 	for {
 		m, err := f.next()
 		if err == io.EOF {
+			if err := f.repeatDirs(); err != nil {
+				return err
+			}
 			return f.write(append(f.head[:0], make([]byte, 2*blockSize)...))
 		}
 		if err != nil {
@@ -259,10 +264,43 @@ func (f *tarFilter) forward(m *member) error {
 	if m.sparse && f.dialect == busybox {
 		return f.expand(m)
 	}
+	if m.kind == kindDir && f.dialect == busybox {
+		return f.openDir(m)
+	}
 	if err := f.write(m.appendHeader(f.head[:0], f.dialect)); err != nil {
 		return err
 	}
 	return f.copyN(m.size + padding(m.size))
+}
+
+// maxDirs bounds the memory that directories to repeat can take here.
+const maxDirs = 1 << 20
+
+// openDir writes a directory in which the owner can make files. busybox tar sets
+// mode and time of a directory at once, and would then shut itself out.
+func (f *tarFilter) openDir(m *member) error {
+	if len(f.dirs) == maxDirs {
+		return fmt.Errorf("more than %d directories: %w", maxDirs, errors.ErrUnsupported)
+	}
+	f.dirs = append(f.dirs, m)
+	open := *m
+	open.mode |= 0o700
+	return f.write(open.appendHeader(f.head[:0], f.dialect))
+}
+
+// repeatDirs writes the directories again, from the last to the first, which makes
+// busybox tar give each its time when nothing in it will change and, as root, its
+// mode.
+func (f *tarFilter) repeatDirs() error {
+	for _, m := range slices.Backward(f.dirs) {
+		if f.isLink(m.name) || f.crosses(m.name) {
+			return fmt.Errorf("%w: directory %q became a symbolic link", errHostile, clip(m.name))
+		}
+		if err := f.write(m.appendHeader(f.head[:0], f.dialect)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *tarFilter) write(b []byte) error {
@@ -396,4 +434,16 @@ func cutShort(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// closed lists the directories that were written with more rights for their owner
+// than they have, children before parents, as closeScript reads them.
+func (f *tarFilter) closed() []byte {
+	var list []byte
+	for _, m := range slices.Backward(f.dirs) {
+		if m.mode&0o700 != 0o700 {
+			list = fmt.Appendf(list, "%o\x00%s\x00", m.mode, m.name)
+		}
+	}
+	return list
 }

@@ -217,9 +217,13 @@ func putRace(t *testing.T, b storage.Bucket) {
 }
 
 func putBroken(t *testing.T, b storage.Bucket) {
-	cause := errors.New("the source broke")
-	for _, size := range []int{0, 100, 12 << 20} {
+	own := errors.New("the source broke")
+	for i, size := range []int{0, 100, 12 << 20, 12 << 20, 100} {
 		for _, opts := range []*storage.PutOptions{nil, {IfAbsent: true}} {
+			cause := own
+			if i > 2 { // which is easily taken for an end
+				cause = io.ErrUnexpectedEOF
+			}
 			r := io.MultiReader(io.LimitReader(zeros{}, int64(size)), iotest.ErrReader(cause))
 			wantIs(t, "Put of a broken stream", b.Put(t.Context(), "broken", r, opts), cause)
 			_, err := b.Stat(t.Context(), "broken")
@@ -227,8 +231,8 @@ func putBroken(t *testing.T, b storage.Bucket) {
 		}
 	}
 	put(t, b, "kept", "old")
-	r := io.MultiReader(strings.NewReader("new"), iotest.ErrReader(cause))
-	wantIs(t, "Put over an object", b.Put(t.Context(), "kept", r, nil), cause)
+	r := io.MultiReader(strings.NewReader("new"), iotest.ErrReader(own))
+	wantIs(t, "Put over an object", b.Put(t.Context(), "kept", r, nil), own)
 	want(t, b, "kept", "old")
 	if all := keys(t, b, ""); len(all) != 1 {
 		t.Fatalf("the bucket holds %q", all)

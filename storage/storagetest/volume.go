@@ -88,22 +88,21 @@ rm -rf "$1"; mkdir "$1"; cd "$1"
 }
 
 // state describes everything in the directory, in an order of its own. Times are
-// left out for links and for the directory itself. Where tar is not GNU's they are to
-// the second, and left out for every directory.
+// left out for links and for the directory itself, and are to the second where tar
+// is not GNU's.
 func (b *box) state() string {
 	b.Helper()
 	return b.sh(`
 cd "$1" 2>/dev/null || { echo absent; exit; }
 export LC_ALL=C
-case $(tar --version 2>/dev/null) in *'GNU tar'*) format='%a %F %y'; dirs=$format ;; *) format='%a %F %Y'; dirs='%a %F' ;; esac
+case $(tar --version 2>/dev/null) in *'GNU tar'*) format='%a %F %y' ;; *) format='%a %F %Y' ;; esac
 find . ! -name . -exec sh -c '
-	dirs=$1; shift
 	for f do
 		if [ -L "$f" ]; then echo "$f -> $(readlink "$f")"; continue; fi
-		if [ -d "$f" ]; then s=$(stat -c "$dirs" "$f"); else s=$(stat -c "$0" "$f"); fi
+		s=$(stat -c "$0" "$f")
 		if [ -f "$f" ]; then s="$s $(sha256sum <"$f" || echo unreadable)"; fi
 		echo "$f $s"
-	done' "$format" "$dirs" {} + | sort`)
+	done' "$format" {} + | sort`)
 }
 
 func (b *box) sync() *storage.Version {
