@@ -273,21 +273,32 @@ func runVersion(ctx context.Context, path string) (stdout, stderr *tail, err err
 }
 
 // tail keeps the end of what is written to it.
-type tail struct{ kept []byte }
+type tail struct {
+	kept []byte
+	cut  bool // something came before
+}
 
 const tailSize = 2 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p[max(0, len(p)-tailSize):]...)
-	t.kept = t.kept[max(0, len(t.kept)-tailSize):]
+	t.kept = append(t.kept, p...)
+	if extra := len(t.kept) - tailSize; extra > 0 {
+		t.kept, t.cut = append(t.kept[:0], t.kept[extra:]...), true
+	}
 	return len(p), nil
 }
 
 // urlLogin is a login in an address, which npm repeats in some messages.
-var urlLogin = regexp.MustCompile(`://[^/\s@]+@`)
+var urlLogin = regexp.MustCompile(`://[^/\s]*@`)
 
+// String returns the text without logins, and from the first whole word on:
+// half a word could be the end of an address with a login.
 func (t *tail) String() string {
-	return strings.TrimSpace(urlLogin.ReplaceAllString(strings.ToValidUTF8(string(t.kept), ""), "://"))
+	text := strings.ToValidUTF8(string(t.kept), "")
+	if t.cut {
+		_, text, _ = strings.Cut(text, " ")
+	}
+	return strings.TrimSpace(urlLogin.ReplaceAllString(text, "://"))
 }
 
 // quoted is the text as the end of an error's, or "" where there is none.
