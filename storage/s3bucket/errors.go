@@ -26,7 +26,7 @@ func codeOf(err error) string {
 }
 
 // named wraps an error with the operation and the key, and makes it match the
-// sentinels of package storage. A bucket that is missing is not an object that is.
+// sentinels of package storage, or fs.ErrPermission. A bucket that is missing is not an object that is.
 func named(op, key string, err error) error {
 	if err == nil {
 		return nil
@@ -36,6 +36,8 @@ func named(op, key string, err error) error {
 		err = &answer{fs.ErrNotExist, err}
 	case statusOf(err) == 412:
 		err = &answer{fs.ErrExist, err}
+	case statusOf(err) == 403:
+		err = &answer{fs.ErrPermission, err}
 	}
 	return &fs.PathError{Op: "s3bucket: " + op, Path: key, Err: err}
 }

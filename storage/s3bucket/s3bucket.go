@@ -50,7 +50,8 @@ const (
 )
 
 // Bucket is a storage.Bucket in S3. It is safe for concurrent use and needs no
-// closing.
+// closing. What the server refuses matches fs.ErrPermission; Amazon S3 so refuses
+// to say that an object is absent to one who may not list the bucket.
 type Bucket struct {
 	client *s3.Client
 	name   string
