@@ -1,0 +1,376 @@
+package sandboxhttp
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
+	"github.com/vivarium-go/vivarium/storage"
+)
+
+// creation is a sandbox being made, for as many as want to know.
+type creation struct {
+	rec       *Sandbox
+	box       *box
+	config    *sandbox.Config
+	volume    *storage.Volume
+	claim     *claim
+	requestID string
+
+	log  *eventlog.Log // its progress
+	done chan struct{}
+
+	// Set before done is closed.
+	answer *answer
+	err    error
+}
+
+func (h *Handler) postSandbox(w http.ResponseWriter, r *http.Request, p *Principal) error {
+	body, err := h.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	claim, prior, err := h.keys.claim(r, p.Account, body)
+	if err != nil {
+		return err
+	}
+	if prior != nil {
+		log := eventlog.NewPlain(1 << 20)
+		log.End("sandbox", prior.body)
+		c := &creation{log: log, done: closedChan, answer: prior}
+		return h.answerCreation(w, r, c)
+	}
+	begun := false
+	defer func() {
+		if !begun { // also when a hook panicked
+			claim.settle(nil)
+		}
+	}()
+	c, err := h.beginCreation(r, p, body, claim)
+	if err != nil {
+		return err
+	}
+	begun = true // the creation settles it
+	return h.answerCreation(w, r, c)
+}
+
+// answerCreation waits for a sandbox to be made, telling how it goes if the
+// client wants events.
+func (h *Handler) answerCreation(w http.ResponseWriter, r *http.Request, c *creation) error {
+	if wantsEvents(r) {
+		return h.stream(w, r, c.log, 0)
+	}
+	select {
+	case <-c.done:
+	case <-r.Context().Done():
+		return nil // nobody is there to be answered
+	}
+	if c.err != nil {
+		return c.err
+	}
+	w.Header().Set("Location", c.answer.location)
+	h.writeJSON(w, c.answer.status, c.answer.body)
+	return nil
+}
+
+func wantsEvents(r *http.Request) bool {
+	return strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/event-stream")
+}
+
+// beginCreation checks everything that can be checked, records what is to be
+// made, and goes on in the background.
+func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, claim *claim) (*creation, error) {
+	ctx := r.Context()
+	q, err := parseCreate(body)
+	if err != nil {
+		return nil, err
+	}
+	c := &creation{claim: claim, requestID: requestID(ctx), log: eventlog.NewPlain(1 << 20), done: make(chan struct{})}
+	if c.config, err = q.config(h.config.Sandbox); err != nil {
+		return nil, err
+	}
+	if h.config.Admit != nil {
+		if err := h.config.Admit(ctx, p, c.config); err != nil {
+			return nil, hookProblem(err, "body")
+		}
+	}
+	if c.volume, err = h.requestedVolume(ctx, p.Account, q); err != nil {
+		return nil, err
+	}
+	if err := h.adopt(ctx, p.Account); err != nil {
+		return nil, err
+	}
+	c.rec = newRecord(p.Account, q)
+	c.label()
+	if err := h.reserve(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := h.start("create", func() { h.create(c) }); err != nil {
+		h.abandon(c)
+		return nil, err
+	}
+	return c, nil
+}
+
+// hookProblem is what a hook's error is answered with.
+func hookProblem(err error, field string) error {
+	switch {
+	case errors.Is(err, ErrForbidden):
+		return newProblem(http.StatusForbidden, codeForbidden, err.Error())
+	case errors.Is(err, sandbox.ErrInvalid):
+		return newProblem(http.StatusUnprocessableEntity, codeValidationFailed, "some fields cannot be taken as they are").
+			field(field, err.Error())
+	}
+	return err
+}
+
+func (h *Handler) requestedVolume(ctx context.Context, account string, q *createRequest) (*storage.Volume, error) {
+	if q.volume == "" {
+		return nil, nil
+	}
+	if h.config.Volumes == nil {
+		return nil, newProblem(http.StatusUnprocessableEntity, codeUnsupportedSetting, "this server keeps no volumes").
+			field("volume_name", "leave it out")
+	}
+	req, field := VolumeRequest{Name: q.volume, Key: volumeKey(account, q.volume)}, "volume_name"
+	if q.hasS3 {
+		s3 := q.s3
+		req.S3, field = &s3, "s3"
+	}
+	v, err := h.config.Volumes(ctx, account, req)
+	if err != nil {
+		return nil, hookProblem(err, field)
+	}
+	if v == nil {
+		return nil, errors.New("Config.Volumes returned no volume")
+	}
+	return v, nil
+}
+
+// volumeKey is a volume's name among those of all accounts. An account that
+// cannot be a part of such a name, or that looks like the stand-in for one, has
+// its hash there.
+func volumeKey(account, name string) string {
+	if !volumeRE.MatchString(account) || strings.HasPrefix(account, "sha256-") {
+		sum := sha256.Sum256([]byte(account))
+		account = "sha256-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:]))
+	}
+	return account + "/" + name
+}
+
+func newRecord(account string, q *createRequest) *Sandbox {
+	rec := &Sandbox{
+		ID: "sb-" + strings.ToLower(rand.Text()), Account: account, Name: q.name, State: StateCreating,
+		CreatedAt: time.Now().UTC().Round(0), VolumeName: q.volume, OwnBucket: q.hasS3, Tags: q.tags,
+	}
+	if rec.Tags == nil {
+		rec.Tags = map[string]string{}
+	}
+	return rec
+}
+
+// label puts on the sandbox what its record can be made of again.
+func (c *creation) label() {
+	c.config.Name = c.rec.ID
+	tags := c.config.Tags
+	tags[tagID], tags[tagAccount] = c.rec.ID, c.rec.Account
+	if c.rec.Name != "" {
+		tags[tagName] = c.rec.Name
+	}
+	if c.rec.VolumeName != "" {
+		tags[tagVolume] = c.rec.VolumeName
+	}
+	if c.rec.OwnBucket {
+		tags[tagBucket] = "1"
+	}
+}
+
+// reserve records the intent, if the account may have another sandbox of that name.
+func (h *Handler) reserve(ctx context.Context, c *creation) error {
+	h.naming.Lock()
+	defer h.naming.Unlock()
+	err := h.mayCreate(ctx, c.rec)
+	if err != nil {
+		// Some may have ended since anybody looked.
+		if err := h.reconcile(ctx, c.rec.Account); err != nil {
+			return err
+		}
+		err = h.mayCreate(ctx, c.rec)
+	}
+	if err != nil {
+		return err
+	}
+	c.box = &box{h: h, account: c.rec.Account, id: c.rec.ID, ready: make(chan struct{}), runs: map[string]*run{}, volume: c.volume}
+	h.mu.Lock()
+	h.boxes[c.rec.ID] = c.box
+	h.mu.Unlock()
+	if err := h.store.SaveSandbox(ctx, c.rec); err != nil {
+		h.dropBox(c.rec.ID)
+		return err
+	}
+	return nil
+}
+
+func (h *Handler) mayCreate(ctx context.Context, rec *Sandbox) error {
+	all, err := h.store.Sandboxes(ctx, rec.Account, Query{})
+	if err != nil {
+		return err
+	}
+	alive := 0
+	for _, other := range all {
+		if other.State == StateEnded {
+			continue
+		}
+		alive++
+		if rec.Name != "" && other.Name == rec.Name {
+			return newProblem(http.StatusConflict, codeNameInUse, "another sandbox has this name").
+				field("name", "choose another, or delete "+other.ID)
+		}
+	}
+	if alive >= h.limits.Sandboxes {
+		return newProblem(http.StatusTooManyRequests, codeExhausted,
+			fmt.Sprintf("an account may have %d sandboxes at once; delete one first", h.limits.Sandboxes))
+	}
+	return nil
+}
+
+// abandon forgets what was not made.
+func (h *Handler) abandon(c *creation) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+	defer stop()
+	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
+		h.log.Error("cannot forget a sandbox that was not made", "sandbox", c.rec.ID, "error", err)
+	}
+	h.dropBox(c.rec.ID)
+}
+
+// create makes the sandbox, whether anybody waits for it or not.
+func (h *Handler) create(c *creation) {
+	c.err = errors.New("the creation did not come to its end")
+	defer func() { h.settleCreation(c) }()
+	sb, err := h.make(c)
+	if err != nil {
+		c.err = err
+		return
+	}
+	if err := h.furnish(c, sb); err != nil {
+		h.destroy(sb)
+		c.err = err
+		return
+	}
+	c.box.mu.Lock()
+	c.box.sb = sb
+	c.box.mu.Unlock()
+	c.err = nil
+}
+
+// settleCreation tells everybody how it went.
+func (h *Handler) settleCreation(c *creation) {
+	var body []byte
+	if c.err == nil {
+		body, c.err = json.Marshal(c.rec)
+	}
+	if c.err != nil {
+		h.abandon(c)
+		c.claim.settle(nil)
+		ctx := context.WithValue(context.Background(), requestIDKey{}, c.requestID)
+		reported := h.report(ctx, c.err)
+		c.err = reported
+		c.log.End("error", trimLine(reported.encode()))
+	} else {
+		// Relative to the path that was posted to, so that it is right below any prefix.
+		c.answer = &answer{status: http.StatusCreated, location: "sandbox/" + c.rec.ID, body: body}
+		c.claim.settle(c.answer)
+		c.log.End("sandbox", body)
+	}
+	close(c.box.ready)
+	close(c.done)
+}
+
+func trimLine(data []byte) []byte { return data[:len(data)-1] }
+
+func (c *creation) stage(name string) {
+	c.log.Append("progress", fmt.Appendf(nil, `{"stage":%q}`, name))
+}
+
+// make makes the sandbox. Where the provider did not say whether it did, the
+// sandbox is looked for by its name.
+func (h *Handler) make(c *creation) (*sandbox.Sandbox, error) {
+	c.stage("creating")
+	sb, err := h.config.Provider.Create(h.ctx, c.config)
+	if err == nil {
+		return sb, nil
+	}
+	lost := errors.Is(err, sandbox.ErrUnavailable)
+	if !lost && h.ctx.Err() == nil {
+		return nil, providerProblem(err)
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+	defer stop()
+	found, lookup := h.config.Provider.AttachName(ctx, c.rec.ID)
+	switch {
+	case lookup == nil && h.ctx.Err() == nil:
+		return found, nil
+	case lookup == nil:
+		h.destroy(found)
+	case !errors.Is(lookup, sandbox.ErrNotFound):
+		h.log.Error("cannot tell whether a sandbox was made; it is found by its tags if it was", "sandbox", c.rec.ID, "error", lookup)
+	}
+	return nil, providerProblem(err)
+}
+
+// furnish fills the workspace, and completes the record.
+func (h *Handler) furnish(c *creation, sb *sandbox.Sandbox) error {
+	if c.volume != nil {
+		c.stage("restoring")
+		v, err := restoreNewest(h.ctx, c.volume, sb)
+		if err != nil && h.ctx.Err() != nil {
+			return shuttingDown().because(err)
+		}
+		if err != nil {
+			return newProblem(http.StatusBadGateway, codeRestoreFailed, "the volume's newest version could not be restored").because(err)
+		}
+		c.rec.Version = v
+	}
+	info, err := sb.Info(h.ctx)
+	if err != nil {
+		return providerProblem(err)
+	}
+	c.rec.ProviderID = sb.ID()
+	c.rec.observe(info)
+	h.records.Lock()
+	defer h.records.Unlock()
+	return h.store.SaveSandbox(h.ctx, c.rec)
+}
+
+// restoreNewest is Volume.Init that says which version it was.
+func restoreNewest(ctx context.Context, v *storage.Volume, sb *sandbox.Sandbox) (*Version, error) {
+	for newest, err := range v.Versions(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if err := v.Restore(ctx, sb, sb.Dir(), newest.ID); err != nil {
+			return nil, err
+		}
+		return &Version{ID: newest.ID, CreatedAt: newest.Time}, nil
+	}
+	return nil, nil
+}
+
+// destroy ends a sandbox that nobody is to have.
+func (h *Handler) destroy(sb *sandbox.Sandbox) {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+	defer stop()
+	if err := errors.Join(sb.Terminate(ctx), sb.Close()); err != nil {
+		h.log.Error("cannot terminate a sandbox; it lives on until its time limit", "sandbox", sb.ID(), "error", err)
+	}
+}

@@ -1,0 +1,255 @@
+package sandboxhttp
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
+)
+
+// Handler serves sandboxes and runs. New makes one. It works in the background
+// between requests: Shutdown ends it.
+type Handler struct {
+	config Config
+	limits Limits
+	log    *slog.Logger
+	store  Store
+	timing eventlog.Timing
+	mux    *http.ServeMux
+	keys   *keys
+
+	ctx    context.Context // of all work that no connection owns
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	closing bool
+	closed  bool           // Shutdown has let go of the sandboxes
+	work    sync.WaitGroup // what Shutdown waits for
+	boxes   map[string]*box
+	adopted map[string]bool // accounts whose sandboxes were looked for
+
+	naming  sync.Mutex // one creation at a time checks the name and the limit
+	records sync.Mutex // one change of a sandbox's record at a time
+
+	events eventBudget
+}
+
+// errShutdown is why work was cancelled when Shutdown's context ended.
+var errShutdown = &reason{"the server is shutting down", context.Canceled}
+
+// New returns a Handler for the configuration, which it copies. It asks nobody
+// anything yet. The caller ends it with Shutdown.
+func New(config *Config) (*Handler, error) {
+	switch {
+	case config == nil || config.Provider == nil:
+		return nil, errors.New("sandboxhttp: Config.Provider is needed")
+	case config.Auth == nil:
+		return nil, errors.New("sandboxhttp: Config.Auth is needed; Local and BearerToken are two")
+	}
+	h := &Handler{
+		config: *config, limits: config.Limits, log: config.Logger, store: config.Store,
+		keys: newKeys(), boxes: map[string]*box{}, adopted: map[string]bool{},
+	}
+	h.limits.fill()
+	h.events.limit = h.limits.EventBytes
+	h.timing = eventlog.Timing{Heartbeat: h.limits.Heartbeat, WriteTimeout: h.limits.WriteTimeout}
+	if h.log == nil {
+		h.log = slog.Default()
+	}
+	if h.store == nil {
+		h.store = new(MemoryStore)
+	}
+	if h.config.CrossOrigin == nil {
+		h.config.CrossOrigin = http.NewCrossOriginProtection()
+	}
+	h.ctx, h.cancel = context.WithCancelCause(context.Background())
+	h.mux = h.routes()
+	return h, nil
+}
+
+// endpoint answers a request or returns why it cannot. After it has begun to
+// answer it returns nil.
+type endpoint func(w http.ResponseWriter, r *http.Request, p *Principal) error
+
+func (h *Handler) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	route := func(pattern string, methods map[string]endpoint) {
+		mux.Handle(pattern, h.methods(methods))
+	}
+	route("/sandbox", map[string]endpoint{http.MethodPost: h.postSandbox, http.MethodGet: h.listSandboxes})
+	route("/sandbox/{id}", map[string]endpoint{http.MethodGet: h.getSandbox, http.MethodDelete: h.deleteSandbox})
+	route("/sandbox/{id}/claude", map[string]endpoint{http.MethodPost: h.postRun})
+	route("/sandbox/{id}/runs", map[string]endpoint{http.MethodGet: h.listRuns})
+	route("/sandbox/{id}/runs/{run}", map[string]endpoint{http.MethodGet: h.getRun})
+	route("/sandbox/{id}/runs/{run}/events", map[string]endpoint{http.MethodGet: h.followRun})
+	route("/sandbox/{id}/runs/{run}/interrupt", map[string]endpoint{http.MethodPost: h.interruptRun})
+	route("/", nil)
+	mux.HandleFunc("/healthz", h.healthz)
+	mux.HandleFunc("/readyz", h.readyz)
+	return mux
+}
+
+// methods picks the endpoint for a request's method, once it is known who asks.
+func (h *Handler) methods(endpoints map[string]endpoint) http.Handler {
+	var allow []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		if endpoints[m] != nil {
+			allow = append(allow, m)
+		}
+	}
+	serve := func(w http.ResponseWriter, r *http.Request) error {
+		if err := h.config.CrossOrigin.Check(r); err != nil {
+			return newProblem(http.StatusForbidden, codeCrossOrigin, "a page of another site may not ask for this")
+		}
+		p, err := h.authenticate(r)
+		if err != nil {
+			return err
+		}
+		if endpoints == nil {
+			return notFound()
+		}
+		fn := endpoints[r.Method]
+		if fn == nil {
+			problem := newProblem(http.StatusMethodNotAllowed, codeMethodNotAllowed, "this path does not take "+clip(r.Method))
+			problem.allow = allow
+			return problem
+		}
+		return fn(w, r, p)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := serve(w, r); err != nil {
+			h.writeProblem(w, r, err)
+		}
+	})
+}
+
+// ServeHTTP implements http.Handler. Mount it below a prefix with http.StripPrefix.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get("X-Request-Id")
+	if !isRequestID(id) {
+		id = strings.ToLower(rand.Text())
+	}
+	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+	header := w.Header()
+	header.Set("X-Request-Id", id)
+	header.Set("X-Content-Type-Options", "nosniff")
+	tracked := &trackedWriter{ResponseWriter: w}
+	defer h.recovered(tracked, r)
+	if path.Clean(r.URL.Path) != r.URL.Path {
+		// The mux would redirect, to a place that is wrong below a prefix.
+		u := *r.URL
+		u.Path, u.RawPath = "/", ""
+		r.URL = &u
+	}
+	h.mux.ServeHTTP(tracked, r)
+}
+
+// recovered answers a request whose handling panicked.
+func (h *Handler) recovered(w *trackedWriter, r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	h.log.ErrorContext(r.Context(), "panic while serving a request", "request_id", requestID(r.Context()),
+		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	if w.begun {
+		panic(http.ErrAbortHandler) // cut it off: half an answer must not look whole
+	}
+	h.writeProblem(w, r, newProblem(http.StatusInternalServerError, codeInternal,
+		"something went wrong on the server; its log has the request id"))
+}
+
+// trackedWriter knows whether an answer has begun.
+type trackedWriter struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (t *trackedWriter) WriteHeader(status int) {
+	t.begun = true
+	t.ResponseWriter.WriteHeader(status)
+}
+
+func (t *trackedWriter) Write(p []byte) (int, error) {
+	t.begun = true
+	return t.ResponseWriter.Write(p)
+}
+
+// FlushError is what http.ResponseController calls. Flushing sends the header.
+func (t *trackedWriter) FlushError() error {
+	err := http.NewResponseController(t.ResponseWriter).Flush()
+	if !errors.Is(err, http.ErrNotSupported) {
+		t.begun = true
+	}
+	return err
+}
+
+// Unwrap is for http.ResponseController.
+func (t *trackedWriter) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+type requestIDKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// isRequestID reports whether a proxy's id can be taken over into logs.
+func isRequestID(id string) bool {
+	return id != "" && len(id) <= 64 && !strings.ContainsFunc(id, func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_' || r == '.')
+	})
+}
+
+func (h *Handler) healthz(w http.ResponseWriter, r *http.Request) {
+	h.writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
+}
+
+func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	closing := h.closing
+	h.mu.Unlock()
+	if closing {
+		h.writeProblem(w, r, shuttingDown())
+		return
+	}
+	h.writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))
+}
+
+// send answers with a value as JSON.
+func (h *Handler) send(w http.ResponseWriter, status int, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h.writeJSON(w, status, data)
+	return nil
+}
+
+func (h *Handler) writeJSON(w http.ResponseWriter, status int, data []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	h.extendWrite(w)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n')) // the client is gone; nobody is left to tell
+}
+
+// extendWrite gives the client time from now on: the work before may have taken
+// longer than the server's WriteTimeout.
+func (h *Handler) extendWrite(w http.ResponseWriter) {
+	// Not every ResponseWriter can; then the server's own limit holds.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.limits.WriteTimeout))
+}

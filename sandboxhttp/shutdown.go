@@ -1,0 +1,86 @@
+package sandboxhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"time"
+)
+
+// cleanUpTime bounds what is done after its own context has ended.
+const cleanUpTime = time.Minute
+
+// shutdownGrace is how long Shutdown goes on, once its context has ended, for
+// what it cancelled to end.
+const shutdownGrace = 15 * time.Second
+
+// start runs fn in the background, as work that Shutdown waits for. It answers
+// 503 when the handler takes none any more. A panic is logged and ends fn only.
+func (h *Handler) start(name string, fn func()) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closing {
+		return shuttingDown()
+	}
+	h.work.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				h.log.Error("panic in the background", "work", name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			}
+		}()
+		fn()
+	})
+	return nil
+}
+
+// Shutdown ends the handler. New work is refused with 503 from now on; what
+// goes on goes on to its end, and those who follow it get all of it. When ctx
+// ends first, runs, creations and deletions are cancelled, and what follows a run
+// is told so; the error is then ctx's. Sandboxes go on in every case, and a
+// handler made later finds them again.
+//
+// Call it before http.Server.Shutdown, which waits for streams. Calling it again
+// waits again.
+func (h *Handler) Shutdown(ctx context.Context) error {
+	h.mu.Lock()
+	h.closing = true
+	h.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		h.work.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("sandboxhttp: shutdown: %w", context.Cause(ctx))
+	}
+	h.cancel(errShutdown)
+	if err != nil {
+		timer := time.NewTimer(shutdownGrace)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+			return errors.Join(err, fmt.Errorf("sandboxhttp: work has not ended %v after it was cancelled", shutdownGrace))
+		}
+	}
+	return errors.Join(err, h.letGo())
+}
+
+// letGo closes the handles on sandboxes.
+func (h *Handler) letGo() error {
+	h.mu.Lock()
+	h.closed = true
+	boxes := slices.Collect(maps.Values(h.boxes))
+	h.mu.Unlock()
+	var errs []error
+	for _, b := range boxes {
+		errs = append(errs, b.close())
+	}
+	return errors.Join(errs...)
+}
