@@ -2,12 +2,10 @@ package claude
 
 import (
 	"context"
-	"errors"
+	"slices"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 )
-
-var errSkeleton = errors.New("claude: not written yet")
 
 // Query runs one prompt in the sandbox: NewClient(sb, opts).Query(ctx, prompt).
 func Query(ctx context.Context, sb *sandbox.Sandbox, prompt string, opts *Options) (*Stream, error) {
@@ -26,6 +24,10 @@ func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 	c := &Client{sb: sb}
 	if opts != nil {
 		c.opts = *opts
+		c.opts.AllowedTools = slices.Clone(opts.AllowedTools)
+		c.opts.DisallowedTools = slices.Clone(opts.DisallowedTools)
+		c.opts.Env = slices.Clone(opts.Env)
+		c.opts.ExtraArgs = slices.Clone(opts.ExtraArgs)
 	}
 	return c
 }
@@ -34,12 +36,23 @@ func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 // one, and returns as soon as the CLI has taken it. The process ends with the
 // run. When ctx ends, every process of the run is killed.
 //
-// A CLI that does not get so far is a *StartError. A conversation that this
-// process already has open in the sandbox matches ErrSessionInUse.
+// A CLI that does not get so far is a *StartError; a conversation that is not
+// there matches ErrUnknownConversation, one that this process already has open
+// in the sandbox ErrSessionInUse, and options that make no sense
+// sandbox.ErrInvalid.
 //
 // The caller closes the stream.
 func (c *Client) Query(ctx context.Context, prompt string) (*Stream, error) {
-	return nil, errSkeleton
+	p, err := start(ctx, c.sb, &c.opts, true)
+	if err != nil {
+		return nil, err
+	}
+	t, err := p.prompt(prompt)
+	if err != nil {
+		p.kill(ErrClosed)
+		return nil, err
+	}
+	return newStream(p, t), nil
 }
 
 // NewSession starts the CLI for several turns, in the conversation that
@@ -47,16 +60,20 @@ func (c *Client) Query(ctx context.Context, prompt string) (*Stream, error) {
 // exec.CommandContext bounds a command: when it ends, every process of the
 // session is killed. Errors are those of Query. The caller closes the session.
 func (c *Client) NewSession(ctx context.Context) (*Session, error) {
-	return nil, errSkeleton
+	return newSession(ctx, c.sb, &c.opts)
 }
 
 // Resume is NewSession in the conversation with that id, instead of Options.Resume.
 func (c *Client) Resume(ctx context.Context, id string) (*Session, error) {
-	return nil, errSkeleton
+	opts := c.opts
+	opts.Resume, opts.Fork = id, false
+	return newSession(ctx, c.sb, &opts)
 }
 
 // Fork is NewSession in a new conversation that begins with all that was said
 // in the one with that id, which stays as it is.
 func (c *Client) Fork(ctx context.Context, id string) (*Session, error) {
-	return nil, errSkeleton
+	opts := c.opts
+	opts.Resume, opts.Fork = id, true
+	return newSession(ctx, c.sb, &opts)
 }

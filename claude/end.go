@@ -46,13 +46,15 @@ func EndOf(err error) End {
 	switch {
 	case errors.Is(err, sandbox.ErrUnavailable):
 		return EndProviderLost
+	case errors.Is(err, sandbox.ErrEnded):
+		return EndUnknown
 	case errors.Is(err, context.Canceled), errors.Is(err, ErrClosed):
 		return EndCancelled
-	case errors.As(err, &start):
+	case errors.Is(err, errSlowStart):
 		return EndAgentError
 	case errors.Is(err, context.DeadlineExceeded):
 		return EndRunTimeout
-	case exit != nil:
+	case exit != nil, errors.As(err, &start):
 		return EndAgentError
 	}
 	return EndUnknown

@@ -19,6 +19,8 @@ var (
 	// ErrSessionInUse: this process already has the conversation open in that
 	// sandbox. The CLI does not notice two who write to one conversation.
 	ErrSessionInUse = errors.New("claude: the conversation is in use")
+	// ErrUnknownConversation: the conversation to resume is not in the sandbox.
+	ErrUnknownConversation = errors.New("claude: no such conversation in the sandbox")
 	// ErrConsumed: the stream was ranged over, or read, in another way before.
 	ErrConsumed = errors.New("claude: the stream is already being read in another way")
 )

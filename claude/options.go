@@ -90,6 +90,11 @@ type Options struct {
 	// Empty means CLITarget if that is there, else "claude".
 	CLIPath string
 
+	// BackgroundWait bounds how long a Query goes on after its result while
+	// commands or agents that Claude started in the background still run; when
+	// they end, Claude says something more. After that they are killed. 0 waits
+	// for them as long as the context allows, negative not at all.
+	BackgroundWait time.Duration
 	// StartTimeout bounds the time until the CLI answers the first time, which
 	// then fails as a *StartError that matches context.DeadlineExceeded. 0 means
 	// DefaultStartTimeout, negative no bound.

@@ -2,6 +2,7 @@ package claude
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 )
@@ -105,7 +106,9 @@ type resultLine struct {
 // UnmarshalJSON decodes the line of the CLI.
 func (r *Result) UnmarshalJSON(data []byte) error {
 	var l resultLine
-	if err := json.Unmarshal(data, &l); err != nil {
+	err := json.Unmarshal(data, &l)
+	// A field that has come to have another shape is left out, not the result.
+	if shape := new(json.UnmarshalTypeError); err != nil && !errors.As(err, &shape) {
 		return err
 	}
 	if len(l.PromptIDs) == 0 && l.PromptID != "" {

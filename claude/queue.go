@@ -1,0 +1,90 @@
+package claude
+
+import "sync"
+
+// queueLimit is how many bytes of lines wait for a reader before the CLI has to.
+const queueLimit = 4 << 20
+
+// entry is one line on its way to the reader of a stream.
+type entry struct {
+	msg  Message
+	line []byte // as it came, with its newline
+	err  error  // why it is not a message
+}
+
+// queue holds the lines of one turn between the goroutine that reads them from
+// the CLI and the one that reads the stream.
+type queue struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []entry
+	size    int  // bytes of the lines that wait
+	free    bool // no limit: the CLI must not be held up
+	dropped bool // nobody reads any more
+	ended   bool
+}
+
+func newQueue(free bool) *queue {
+	q := &queue{free: free}
+	q.changed.L = &q.mu
+	return q
+}
+
+// push adds lines. It blocks while too many wait.
+func (q *queue) push(entries []entry) {
+	if len(entries) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.size >= queueLimit && !q.free && !q.dropped {
+		q.changed.Wait()
+	}
+	if q.dropped {
+		return
+	}
+	for i := range entries {
+		q.size += len(entries[i].line)
+	}
+	q.waiting = append(q.waiting, entries...)
+	q.changed.Broadcast()
+}
+
+// take blocks until there are lines, and takes them all. spent is what the
+// caller took before and is done with. No lines means that none will come.
+func (q *queue) take(spent []entry) []entry {
+	clear(spent)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) == 0 && !q.ended && !q.dropped {
+		q.changed.Wait()
+	}
+	taken := q.waiting
+	q.waiting, q.size = spent[:0], 0
+	q.changed.Broadcast()
+	return taken
+}
+
+// setFree lifts the limit or sets it again.
+func (q *queue) setFree(free bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.free = free
+	q.changed.Broadcast()
+}
+
+// end says that no more lines come.
+func (q *queue) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.changed.Broadcast()
+}
+
+// drop throws away what waits and what comes.
+func (q *queue) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dropped, q.waiting, q.size = true, nil, 0
+	q.changed.Broadcast()
+}

@@ -1,0 +1,123 @@
+package claude
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"time"
+)
+
+// read passes on what the CLI writes until it writes no more.
+func (p *process) read(stdout io.Reader) error {
+	lines := lineReader{r: stdout}
+	var scan scanner
+	var batch []entry
+	for {
+		whole, err := lines.next()
+		batch = p.deliver(&scan, whole, batch)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// deliver puts lines where they belong. batch is memory to use again.
+func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) []entry {
+	batch = batch[:0]
+	flush := func() {
+		p.current().push(batch)
+		clear(batch)
+		batch = batch[:0]
+	}
+	for _, line := range lines {
+		content, whole := bytes.CutSuffix(line, []byte("\n"))
+		msg, err := scan.scan(content)
+		if err != nil && !whole {
+			err = errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		switch {
+		case err != nil:
+			msg.Raw = content
+			batch = append(batch, entry{msg: msg, line: line, err: &ProtocolError{Line: content, Err: err}})
+		case isControl(msg.Type):
+			flush()
+			p.control(&msg)
+		case msg.Type == TypeResult:
+			batch = append(batch, entry{msg: msg, line: line})
+			flush()
+			p.sawResult(&msg)
+		default:
+			if msg.Type == TypeSystem && msg.Subtype == SubtypeInit {
+				p.sawSession(msg.SessionID)
+			}
+			batch = append(batch, entry{msg: msg, line: line})
+		}
+	}
+	flush()
+	return batch
+}
+
+func (p *process) current() *queue {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue
+}
+
+// sawSession notes the conversation's id: some commands begin a new one.
+func (p *process) sawSession(id string) {
+	if id == "" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.id = id
+}
+
+// sawResult notes a result, and ends the turn if it is the turn's.
+func (p *process) sawResult(m *Message) {
+	r, err := m.Result()
+	if err != nil {
+		return // it cannot be: the line has been scanned
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.turn
+	if t == nil {
+		p.unasked = r
+		return
+	}
+	ends := t.endedBy(r)
+	if p.oneShot || ends {
+		t.result = r
+	}
+	switch {
+	case !ends:
+	case p.oneShot:
+		// The turn goes on until the CLI has ended: with work in the
+		// background it has more to say.
+		p.in.close()
+		p.boundBackground()
+	default:
+		p.endTurn()
+	}
+}
+
+// endTurn ends the turn's stream. What comes after it waits for the next turn.
+// The caller holds mu.
+func (p *process) endTurn() {
+	p.queue.end()
+	close(p.turn.over)
+	p.turn = nil
+	p.queue = newQueue(p.holds > 0)
+}
+
+// boundBackground bounds how long work in the background may go on after the
+// result. The caller holds mu.
+func (p *process) boundBackground() {
+	if wait := p.opts.BackgroundWait; wait != 0 && p.background == nil {
+		p.background = time.AfterFunc(max(wait, closeGrace), func() { p.cancel(ErrClosed) })
+	}
+}
