@@ -106,8 +106,28 @@ func (v *Volume) restore(ctx context.Context, sb Runner, dir, id string) error {
 	return nil
 }
 
-// closeDirs takes away the rights that directories had while they were filled.
+// closeDirs gives the directories their times, and takes away the rights that they
+// had while they were filled, where busybox did not.
 func closeDirs(ctx context.Context, sb Runner, sent *tarFilter, dir, stage string) error {
+	if len(sent.dirs) == 0 {
+		return nil
+	}
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		out := bufio.NewWriterSize(w, streamBuffer)
+		err := sent.writeDirs(out)
+		if err == nil {
+			err = out.Flush()
+		}
+		_ = w.CloseWithError(err)
+		written <- err
+	}()
+	_, err := runScript(ctx, sb, r, extractScript, dir, stage)
+	_ = r.CloseWithError(errStopped)
+	if err = errors.Join(err, <-written); err != nil {
+		return fmt.Errorf("set times of directories: %w", err)
+	}
 	list := sent.closed()
 	if len(list) == 0 {
 		return nil

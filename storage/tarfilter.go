@@ -39,7 +39,7 @@ type tarFilter struct {
 	seed  maphash.Seed
 	links map[uint64]struct{} // hashes of the names of symbolic links
 	head  []byte              // reused for headers
-	dirs  []*member           // for busybox, see repeatDirs
+	dirs  []*member           // for busybox, see writeDirs
 }
 
 func newTarFilter(in *bufio.Reader, out io.Writer) *tarFilter {
@@ -52,10 +52,7 @@ func (f *tarFilter) copy() error {
 	for {
 		m, err := f.next()
 		if err == io.EOF {
-			if err := f.repeatDirs(); err != nil {
-				return err
-			}
-			return f.write(append(f.head[:0], make([]byte, 2*blockSize)...))
+			return f.end()
 		}
 		if err != nil {
 			return err
@@ -288,10 +285,11 @@ func (f *tarFilter) openDir(m *member) error {
 	return f.write(open.appendHeader(f.head[:0], f.dialect))
 }
 
-// repeatDirs writes the directories again, from the last to the first, which makes
-// busybox tar give each its time when nothing in it will change and, as root, its
-// mode.
-func (f *tarFilter) repeatDirs() error {
+// writeDirs writes an archive of the directories alone, from the last to the
+// first. It makes busybox tar give each its time, and as root its mode, when
+// nothing in it will change: some links are made only after everything else.
+func (f *tarFilter) writeDirs(w io.Writer) error {
+	f.out = w
 	for _, m := range slices.Backward(f.dirs) {
 		if f.isLink(m.name) || f.crosses(m.name) {
 			return fmt.Errorf("%w: directory %q became a symbolic link", errHostile, clip(m.name))
@@ -300,8 +298,10 @@ func (f *tarFilter) repeatDirs() error {
 			return err
 		}
 	}
-	return nil
+	return f.end()
 }
+
+func (f *tarFilter) end() error { return f.write(append(f.head[:0], make([]byte, 2*blockSize)...)) }
 
 func (f *tarFilter) write(b []byte) error {
 	f.head = b
