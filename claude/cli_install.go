@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vivarium-go/vivarium/internal/filelock"
+	"github.com/vivarium-go/vivarium/claude/internal/filelock"
 )
 
 // ErrIntegrity matches the error of [Locate] where what npm fetched is not what

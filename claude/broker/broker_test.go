@@ -157,7 +157,7 @@ func TestTheTokenBecomesTheKey(t *testing.T) {
 				"Anthropic-Version", "2023-06-01", "Anthropic-Beta", "a,b", "X-Stainless-Os", "Linux", "X-Claude-Code-Session-Id", "s",
 				"X-Forwarded-For", "1.2.3.4", "Forwarded", "for=1.2.3.4", "X-Evil", "1", "Anthropic-Api-Key", "inside",
 				"Anthropic-Auth-Token", "inside", "Connection", "X-Api-Key, Anthropic-Version-X, close", "Host", "evil.example", "Te", "trailers")
-			if resp.StatusCode != 200 || body != `{"a":1}` {
+			if resp.StatusCode != http.StatusOK || body != `{"a":1}` {
 				t.Fatalf("got %d %s", resp.StatusCode, body)
 			}
 			got := w.reached()[0]
@@ -215,7 +215,7 @@ func TestOnlyValidTokens(t *testing.T) {
 		t.Errorf("%d requests reached the upstream", n)
 	}
 	for _, headers := range [][]string{{}, {"X-Api-Key", "", "Authorization", "bearer " + w.token.Value()}} {
-		if resp, body := w.do(t, http.MethodPost, "/v1/messages", "{}", headers...); resp.StatusCode != 200 {
+		if resp, body := w.do(t, http.MethodPost, "/v1/messages", "{}", headers...); resp.StatusCode != http.StatusOK {
 			t.Errorf("with %v: %d %s", headers, resp.StatusCode, body)
 		}
 	}
@@ -224,7 +224,7 @@ func TestOnlyValidTokens(t *testing.T) {
 func TestTokensExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, err := broker.New(&broker.Options{Key: broker.APIKey(theKey), Transport: transportFunc(func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
 		})})
 		if err != nil {
 			t.Fatal(err)
@@ -240,7 +240,7 @@ func TestTokensExpire(t *testing.T) {
 		if got := try(); got != 200 {
 			t.Errorf("at once: %d", got)
 		}
-		time.Sleep(time.Hour) // of the bubble's clock
+		<-time.After(time.Hour) // by the clock of the bubble
 		b.NewToken(nil)       // sweeps
 		if got := try(); got != 401 {
 			t.Errorf("after an hour: %d, want 401", got)
@@ -275,7 +275,7 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("%s: reached the upstream: %v", target, went)
 		}
 	}
-	if resp, _ := w.do(t, http.MethodHead, "/api/hello", "", "X-Api-Key", ""); resp.StatusCode != 200 {
+	if resp, _ := w.do(t, http.MethodHead, "/api/hello", "", "X-Api-Key", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("HEAD /api/hello: %d", resp.StatusCode)
 	}
 }
@@ -393,7 +393,7 @@ func TestTooMuch(t *testing.T) {
 		for range 2 {
 			wg.Go(func() {
 				resp, err := http.DefaultClient.Do(w.request(t, t.Context(), http.MethodPost, "/v1/messages", strings.NewReader("{}")))
-				if err != nil || resp.StatusCode != 200 {
+				if err != nil || resp.StatusCode != http.StatusOK {
 					t.Errorf("got %v, %v", resp, err)
 					return
 				}
@@ -417,7 +417,7 @@ func TestConcurrently(t *testing.T) {
 			token := w.NewToken(nil)
 			defer token.Revoke()
 			body := strings.Repeat(string(rune('a'+i%26)), 1000+i)
-			if resp, got := w.do(t, http.MethodPost, "/v1/messages", body, "X-Api-Key", token.Value()); resp.StatusCode != 200 || got != body {
+			if resp, got := w.do(t, http.MethodPost, "/v1/messages", body, "X-Api-Key", token.Value()); resp.StatusCode != http.StatusOK || got != body {
 				t.Errorf("got %d and %d bytes", resp.StatusCode, len(got))
 			}
 		})

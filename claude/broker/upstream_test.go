@@ -23,7 +23,7 @@ func TestWhatTheUpstreamAnswers(t *testing.T) {
 	}{
 		"redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, 502, "api_error"},
 		"bad key": {func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, "no such key: "+r.Header.Get("X-Api-Key"))
 		}, 401, "authentication_error"},
 		"gzip": {func(w http.ResponseWriter, r *http.Request) {
@@ -56,7 +56,7 @@ func TestErrorsOfTheModelPass(t *testing.T) {
 		rw.Header().Set("Anthropic-Ratelimit-Requests-Remaining", "0")
 		rw.Header().Set("Request-Id", "req_1")
 		rw.Header().Set("Set-Cookie", "a=b")
-		rw.WriteHeader(429)
+		rw.WriteHeader(http.StatusTooManyRequests)
 		_, _ = io.WriteString(rw, `{"type":"error","error":{"type":"rate_limit_error","message":"slow"}}`)
 	}, broker.Options{})
 	resp, body := w.do(t, http.MethodPost, "/v1/messages", "{}")

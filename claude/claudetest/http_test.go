@@ -61,7 +61,7 @@ func TestPlainClientGetsTheScript(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatalf("%v in %s", err, body)
 	}
-	if resp.StatusCode != 200 || got.Type != "message" || got.Role != "assistant" || got.Model != "m" || got.StopReason != "tool_use" || got.Usage.InputTokens != 1 {
+	if resp.StatusCode != http.StatusOK || got.Type != "message" || got.Role != "assistant" || got.Model != "m" || got.StopReason != "tool_use" || got.Usage.InputTokens != 1 {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 	if len(got.Content) != 3 || got.Content[0].Thinking != "hm" || got.Content[0].Signature == "" || got.Content[1].Text != "ab" ||
@@ -121,14 +121,14 @@ func TestErrors(t *testing.T) {
 		claudetest.Join(claudetest.Text("x"), claudetest.Overloaded(), claudetest.Text("never")),
 	))
 	resp, body := post(t, srv, "/v1/messages", streamed)
-	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "2" || !strings.Contains(body, `"type":"rate_limit_error"`) {
+	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") != "2" || !strings.Contains(body, `"type":"rate_limit_error"`) {
 		t.Errorf("got %d %v %s", resp.StatusCode, resp.Header, body)
 	}
 	resp, body = post(t, srv, "/v1/messages", streamed)
-	if resp.StatusCode != 200 || !strings.Contains(body, "event: error\n") || strings.Contains(body, "never") || strings.Contains(body, "message_stop") {
+	if resp.StatusCode != http.StatusOK || !strings.Contains(body, "event: error\n") || strings.Contains(body, "never") || strings.Contains(body, "message_stop") {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
-	if resp, body = post(t, srv, "/v1/messages", streamed); resp.StatusCode != 418 || !strings.Contains(body, "has 2 replies and this is request 3") {
+	if resp, body = post(t, srv, "/v1/messages", streamed); resp.StatusCode != http.StatusTeapot || !strings.Contains(body, "has 2 replies and this is request 3") {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 }
@@ -190,7 +190,7 @@ func TestProbesAndCounts(t *testing.T) {
 			t.Errorf("%s: %d", target, w.Code)
 		}
 	}
-	if resp, body := post(t, srv, "/v1/messages/count_tokens", plain); resp.StatusCode != 200 || !strings.Contains(body, `"input_tokens":`) {
+	if resp, body := post(t, srv, "/v1/messages/count_tokens", plain); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"input_tokens":`) {
 		t.Errorf("count_tokens: %d %s", resp.StatusCode, body)
 	}
 	if n := len(srv.Requests(claudetest.Main)); n != 0 {
