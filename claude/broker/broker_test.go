@@ -241,7 +241,7 @@ func TestTokensExpire(t *testing.T) {
 			t.Errorf("at once: %d", got)
 		}
 		<-time.After(time.Hour) // by the clock of the bubble
-		b.NewToken(nil)       // sweeps
+		b.NewToken(nil)         // sweeps
 		if got := try(); got != 401 {
 			t.Errorf("after an hour: %d, want 401", got)
 		}
