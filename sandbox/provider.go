@@ -3,6 +3,8 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"iter"
 	"maps"
 
@@ -19,6 +21,12 @@ func NewProvider(d driver.Provider) *Provider { return &Provider{driver: d} }
 
 // Driver returns what the provider was made from, for wrapping it.
 func (p *Provider) Driver() driver.Provider { return p.driver }
+
+// String names the driver.
+func (p *Provider) String() string { return fmt.Sprintf("sandbox provider %T", p.driver) }
+
+// Format writes String for every verb, so that nothing the driver holds is printed.
+func (p *Provider) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String()) }
 
 // Create makes a sandbox and returns when commands can be started in it. A nil
 // config is the zero one. When it fails nothing is left behind.

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 
@@ -44,6 +45,13 @@ const (
 
 // ID is what Provider.Attach takes.
 func (s *Sandbox) ID() string { return s.driver.ID() }
+
+// String is "sandbox" and the id.
+func (s *Sandbox) String() string { return "sandbox " + s.ID() }
+
+// Format writes String for every verb: what the driver holds, secrets among it,
+// is not to be printed.
+func (s *Sandbox) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // Dir is the directory commands start in, as they see it.
 func (s *Sandbox) Dir() string { return s.dir }

@@ -67,7 +67,11 @@ func Run(t *testing.T, open func(t *testing.T) *sandbox.Provider, opts *Options)
 		s.opts = *opts
 		s.opts.Deadline = cmp.Or(opts.Deadline, 2*time.Minute)
 	}
-	s.provider = open(t)
+	s.run(t)
+}
+
+func (s *suite) run(t *testing.T) {
+	s.provider = s.open(t)
 	t.Cleanup(func() { s.sweep(t) })
 	s.shared = s.create(t, nil)
 	for _, group := range []struct {
@@ -88,11 +92,21 @@ func Run(t *testing.T, open func(t *testing.T) *sandbox.Provider, opts *Options)
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {
-				t.Run(test.name, test.run)
+				t.Run(test.name, s.guard(test))
 			}
 		})
 	}
 	s.report(t)
+}
+
+// guard skips what the suite's own tests cannot keep.
+func (s *suite) guard(test test) func(*testing.T) {
+	return func(t *testing.T) {
+		if reason := s.without[test.name]; reason != "" {
+			t.Skip(reason)
+		}
+		test.run(t)
+	}
 }
 
 type test struct {
@@ -105,6 +119,8 @@ type suite struct {
 	opts     Options
 	provider *sandbox.Provider
 	shared   *sandbox.Sandbox // for tests that change nothing about the sandbox
+
+	without map[string]string // tests to skip, and why; for the suite's own tests
 
 	mu      sync.Mutex
 	missing map[Feature]string

@@ -228,7 +228,7 @@ func (s *suite) testPath(t *testing.T) {
 	}
 	sb := s.create(t, nil)
 	isErr(t, "a program of another sandbox", sb.Command(s.context(t), "my-tool").Run(), exec.ErrNotFound)
-	cmd := s.shared.Command(s.context(t), "my-tool")
+	cmd := s.shared.Command(s.context(t), "sh", "-c", "my-tool")
 	cmd.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
 	out, err := cmd.Output()
 	if err != nil || string(out) != "mine\n" {

@@ -87,7 +87,7 @@ func (s *suite) testSecrets(t *testing.T) {
 	cmd := sb.Command(s.context(t), "sh", "-c", "exit 3")
 	seen = append(seen, cmd, cmd.Run(), sb.Command(s.context(t), "/no/such/program").Run())
 	for _, v := range seen {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			if text := fmt.Sprintf(verb, v); strings.Contains(text, value) || strings.Contains(text, fmt.Sprintf("%x", value)) {
 				t.Errorf("%s of a %T shows the secret", verb, v)
 			}
