@@ -1,0 +1,205 @@
+//go:build unix
+
+package localbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/state"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
+)
+
+// box implements driver.Sandbox.
+type box struct {
+	id     string
+	dir    *state.Dir
+	plain  bool
+	client *wire.Client
+	done   *os.File      // reads its end when the sandbox is gone
+	ended  chan struct{} // closed then
+	closed atomic.Bool
+}
+
+func (p *provider) attach(ctx context.Context, id string) (*box, error) {
+	rec, err := p.dir.Check(id)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Info.State == driver.StateEnded {
+		return nil, driver.ErrEnded
+	}
+	b := &box{id: id, dir: p.dir, plain: rec.Plain, ended: make(chan struct{})}
+	uc, err := p.dir.Dial(id)
+	if err != nil {
+		return nil, b.refused(err)
+	}
+	b.client = wire.NewClient(wire.NewConn(uc), nil)
+	serving := make(chan struct{})
+	go func() {
+		b.client.Serve()
+		close(serving)
+	}()
+	_, fds, err := b.client.Call(ctx, &wire.Request{Op: wire.OpHello, Num: wire.Version}, nil)
+	if err == nil && len(fds) != 1 {
+		wire.CloseFDs(fds)
+		err = errors.New("the helper did not say how it will end")
+	}
+	if err != nil {
+		b.client.Close()
+		<-serving
+		if errors.Is(err, wire.ErrDown) {
+			err = b.refused(err)
+		}
+		return nil, err
+	}
+	_ = unix.SetNonblock(fds[0], true)
+	b.done = os.NewFile(uintptr(fds[0]), "done")
+	go b.watch(serving)
+	return b, nil
+}
+
+// refused explains a connection that could not be made: as a rule the sandbox
+// is just ending.
+func (b *box) refused(err error) error {
+	rec, cerr := b.dir.Check(b.id)
+	if errors.Is(cerr, driver.ErrNotFound) || cerr == nil && rec.Info.State == driver.StateEnded {
+		return driver.ErrEnded
+	}
+	return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+}
+
+// watch waits for the sandbox's end, or for Close.
+func (b *box) watch(serving <-chan struct{}) {
+	<-serving
+	defer b.done.Close()
+	var one [1]byte
+	if _, err := b.done.Read(one[:]); errors.Is(err, io.EOF) {
+		close(b.ended)
+	}
+}
+
+// ID implements driver.Sandbox.
+func (b *box) ID() string { return b.id }
+
+// Info implements driver.Sandbox.
+func (b *box) Info(ctx context.Context) (*driver.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rec, err := b.dir.Check(b.id)
+	if errors.Is(err, driver.ErrNotFound) {
+		return nil, driver.ErrEnded // so long ago that it is forgotten
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &rec.Info, nil
+}
+
+// call asks the helper and says in terms of package driver what went wrong.
+func (b *box) call(ctx context.Context, req *wire.Request, late func(*wire.Reply, []int), fds ...int) (*wire.Reply, []int, error) {
+	if b.closed.Load() {
+		return nil, nil, os.ErrClosed
+	}
+	r, got, err := b.client.Call(ctx, req, late, fds...)
+	if errors.Is(err, wire.ErrDown) {
+		err = b.lost(ctx, err)
+	}
+	return r, got, err
+}
+
+// endPatience is how long the keeper may take to remove a sandbox.
+const endPatience = 15 * time.Second
+
+// lost explains a connection that is gone: as a rule, because the sandbox is.
+func (b *box) lost(ctx context.Context, err error) error {
+	if b.closed.Load() {
+		return os.ErrClosed
+	}
+	timer := time.NewTimer(endPatience)
+	defer timer.Stop()
+	select {
+	case <-b.ended:
+		return driver.ErrEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+	}
+}
+
+// Wait implements driver.Sandbox.
+func (b *box) Wait(ctx context.Context) (*driver.Info, error) {
+	select {
+	case <-b.ended:
+		return b.final()
+	default:
+	}
+	select {
+	case <-b.ended:
+		return b.final()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// final is the record of a sandbox that has ended. Check writes it when the
+// keeper could not.
+func (b *box) final() (*driver.Info, error) {
+	rec, err := b.dir.Check(b.id)
+	if errors.Is(err, driver.ErrNotFound) {
+		return &driver.Info{ID: b.id, Driver: "localbox", State: driver.StateEnded, End: driver.EndUnknown}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &rec.Info, nil
+}
+
+// Terminate implements driver.Sandbox.
+func (b *box) Terminate(ctx context.Context) error {
+	_, _, err := b.call(ctx, &wire.Request{Op: wire.OpTerminate}, nil)
+	if err != nil && !errors.Is(err, driver.ErrEnded) {
+		return err
+	}
+	_, err = b.Wait(ctx)
+	return err
+}
+
+// Close implements driver.Sandbox.
+func (b *box) Close() error {
+	if b.closed.Swap(true) {
+		return nil
+	}
+	b.client.Close()
+	_ = b.done.SetReadDeadline(time.Unix(1, 0)) // watch closes it
+	return nil
+}
+
+// Listen implements driver.Listener.
+func (b *box) Listen(ctx context.Context, address string) (net.Listener, error) {
+	_, fds, err := b.call(ctx, &wire.Request{Op: wire.OpListen, Path: address}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return wire.Listener(fds)
+}
+
+// Dial implements driver.Dialer.
+func (b *box) Dial(ctx context.Context, address string) (net.Conn, error) {
+	c, err := b.client.Dial(ctx, address)
+	if errors.Is(err, wire.ErrDown) {
+		err = b.lost(ctx, err)
+	}
+	return c, err
+}

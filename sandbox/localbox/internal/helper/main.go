@@ -1,0 +1,226 @@
+//go:build unix
+
+// Package helper is the role that runs in a sandbox: it starts commands, opens
+// files and sockets and hands their descriptors out, and ends with the sandbox.
+// In an isolated sandbox it is process 1, with no more rights than the commands
+// have.
+package helper
+
+import (
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/lineage"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/reap"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/reexec"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
+)
+
+// Role is the name under which this package takes a process over.
+const Role = "helper"
+
+func init() { reexec.Hook(Role, run) }
+
+// Environ is the environment for a helper's runtime: it serves little, and
+// there may be a thousand of them.
+func Environ() []string {
+	return append(reexec.Environ(), "GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=64MiB")
+}
+
+// box is the sandbox as its helper sees it.
+type box struct {
+	boot   wire.Boot
+	keeper *wire.Conn
+	doneFD int // read end; its other end is the keeper's
+	oomFD  int // -1: not known
+	env    []string
+	tree   tree
+	reaper *reap.Reaper
+	files  chan struct{} // bounds the threads that block in file operations
+
+	forkMu sync.Mutex
+	seq    uint64
+	marks  bool // lineage works
+
+	activity activity
+	endOnce  sync.Once
+}
+
+func run(uc *net.UnixConn) int {
+	drainSignals()
+	if err := hide(); err != nil {
+		return 125
+	}
+	b := &box{keeper: wire.NewConn(uc), oomFD: -1, files: make(chan struct{}, maxFileOps)}
+	listener, err := b.start()
+	if err != nil {
+		_ = b.keeper.Send(&wire.Status{Step: "start the helper", Err: wire.NewError(err)})
+		return 125
+	}
+	if err := b.keeper.Send(&wire.Status{}); err != nil {
+		return 125
+	}
+	if !b.boot.Plain {
+		go warmThreads()
+	}
+	go b.accept(listener)
+	go b.watchIdle()
+	// The keeper is a client that may do more, on the connection that started us.
+	b.newSession(b.keeper).serve()
+	b.end()
+	return 0
+}
+
+// drainSignals takes every signal that can be taken and drops it: process 1
+// must not die of what the inside sends it. They are not ignored, since that
+// would be inherited by every command.
+func drainSignals() {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
+		syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN,
+		syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGWINCH, syscall.SIGTRAP, syscall.SIGABRT,
+		syscall.SIGSYS, syscall.SIGIO)
+	go func() {
+		for range ch {
+		}
+	}()
+}
+
+// start receives the boot message and makes ready to serve.
+func (b *box) start() (*net.UnixListener, error) {
+	fds, err := b.keeper.Receive(&b.boot)
+	if err != nil {
+		return nil, err
+	}
+	want := 3
+	if b.boot.OOM {
+		want = 4
+	}
+	if len(fds) != want {
+		return nil, &wire.Error{Text: "helper got the wrong number of descriptors"}
+	}
+	b.doneFD = fds[1]
+	// fds[2] is held open: its lock says that the sandbox lives.
+	if b.boot.OOM {
+		b.oomFD = fds[3]
+	}
+	f := os.NewFile(uintptr(fds[0]), "listener")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if b.tree, err = newTree(&b.boot); err != nil {
+		return nil, err
+	}
+	b.env = baseEnv(&b.boot)
+	b.boot.Env = nil
+	b.reaper = reap.New()
+	b.marks = b.mark() == nil
+	b.activity.touch()
+	debug.SetMaxStack(16 << 20)
+	return l.(*net.UnixListener), nil
+}
+
+// mark sets the first mark, so that it is known whether marks work.
+func (b *box) mark() error {
+	tag, err := lineage.Family(b.boot.Family).Tag(0)
+	if err != nil {
+		return err
+	}
+	return lineage.Set(tag, b.boot.Nonce)
+}
+
+func (b *box) accept(l *net.UnixListener) {
+	for {
+		uc, err := l.AcceptUnix()
+		if err != nil {
+			time.Sleep(10 * time.Millisecond) // out of descriptors: some will be closed
+			continue
+		}
+		go b.newSession(wire.NewConn(uc)).serve()
+	}
+}
+
+// tell tells the keeper why the sandbox ends; the keeper ends it.
+func (b *box) tell(why driver.End) {
+	_ = b.keeper.Send(&wire.Reply{ID: 0, Text: string(why)})
+}
+
+// end is the last thing the helper does when its keeper is gone. In an isolated
+// sandbox the kernel kills the rest with process 1.
+func (b *box) end() {
+	b.endOnce.Do(func() {
+		if b.boot.Plain {
+			_, _ = lineage.Kill(lineage.Family(b.boot.Family).Has, 5*time.Second)
+		}
+	})
+}
+
+// activity remembers when the sandbox was used last.
+type activity struct {
+	mu   sync.Mutex
+	last time.Time
+	busy int
+}
+
+func (a *activity) touch() {
+	a.mu.Lock()
+	a.last = time.Now()
+	a.mu.Unlock()
+}
+
+// add counts what is going on.
+func (a *activity) add(n int) {
+	a.mu.Lock()
+	a.busy += n
+	a.last = time.Now()
+	a.mu.Unlock()
+}
+
+func (a *activity) idleSince() (time.Time, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last, a.busy == 0
+}
+
+// watchIdle ends the sandbox when nothing has run in it, and nobody has asked
+// anything of it, for the idle limit.
+func (b *box) watchIdle() {
+	limit := time.Duration(b.boot.IdleTimeout)
+	if limit <= 0 {
+		return
+	}
+	for wait := limit; ; {
+		time.Sleep(wait)
+		last, quiet := b.activity.idleSince()
+		rest := limit - time.Since(last)
+		switch {
+		case !quiet || b.occupied():
+			b.activity.touch()
+			wait = min(limit, time.Second)
+		case rest > 0:
+			wait = rest
+		default:
+			b.tell(driver.EndIdle)
+			return
+		}
+	}
+}
+
+// occupied reports whether a process runs that no client waits for, such as
+// one left in the background.
+func (b *box) occupied() bool {
+	if !b.marks {
+		return false
+	}
+	pids, err := lineage.Processes(lineage.Family(b.boot.Family).Has)
+	return err != nil || len(pids) > 0
+}

@@ -1,0 +1,34 @@
+//go:build unix && !(linux && (amd64 || arm64))
+
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
+)
+
+// place is what is known of this machine.
+type place struct{}
+
+func (*place) init() {}
+
+func (k *keeper) probe(context.Context) error {
+	return fmt.Errorf("%w: %w", driver.ErrNoIsolation, errNoLinux)
+}
+
+func (b *box) takeIsolated(*wire.Boot) error {
+	return fmt.Errorf("%w: %w", driver.ErrNoIsolation, errNoLinux)
+}
+
+// newStderr makes a file without a name.
+func newStderr() (*os.File, error) {
+	f, err := os.CreateTemp("", "localbox")
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}

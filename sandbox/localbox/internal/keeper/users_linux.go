@@ -1,0 +1,88 @@
+//go:build linux && (amd64 || arm64)
+
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+)
+
+// Each sandbox that root makes has a user of its own outside, so that not even
+// a process that got out could touch another's. The range is one that neither
+// distributions nor systemd give to anybody (uid-gid.systemd.io: 1879048192 to
+// 2147483647 is unused).
+const (
+	firstUser = 1_900_000_000
+	userCount = 65_536
+)
+
+// users gives users out. A user is taken by a lock on one byte of a file that
+// all processes of the machine share; the kernel takes the lock back when the
+// process ends.
+type users struct {
+	mu   sync.Mutex
+	file *os.File
+	next int
+	mine map[int]bool
+}
+
+// claim takes a user. dir is where the file is kept if it cannot be in /run.
+func (u *users) claim(dir string) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.open(dir); err != nil {
+		return 0, err
+	}
+	// Number 0 of the range is the probe's.
+	for range userCount - 1 {
+		u.next = u.next%(userCount-1) + 1
+		if u.mine[u.next] {
+			continue
+		}
+		err := u.lock(unix.F_WRLCK, u.next)
+		if err == nil {
+			u.mine[u.next] = true
+			return firstUser + u.next, nil
+		}
+		if err != unix.EAGAIN && err != unix.EACCES {
+			return 0, os.NewSyscallError("fcntl", err)
+		}
+	}
+	return 0, fmt.Errorf("%w: all %d users for sandboxes are taken", driver.ErrExhausted, userCount)
+}
+
+func (u *users) release(uid int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := uid - firstUser
+	if u.mine[n] {
+		delete(u.mine, n)
+		_ = u.lock(unix.F_UNLCK, n)
+	}
+}
+
+func (u *users) lock(kind int16, n int) error {
+	return unix.FcntlFlock(u.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Start: int64(n), Len: 1})
+}
+
+func (u *users) open(dir string) error {
+	if u.file != nil {
+		return nil
+	}
+	shared := "/run/vivarium"
+	if err := os.MkdirAll(shared, 0o700); err != nil {
+		shared = dir
+	}
+	f, err := os.OpenFile(filepath.Join(shared, "localbox-users"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	u.file, u.mine = f, make(map[int]bool)
+	return nil
+}

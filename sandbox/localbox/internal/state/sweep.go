@@ -1,0 +1,127 @@
+//go:build unix
+
+package state
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/lineage"
+)
+
+// leftover is how old an unfinished snapshot must be to be nobody's.
+const leftover = 24 * time.Hour
+
+// Sweep puts an end to what has no living owner, and forgets what ended long ago.
+func (d *Dir) Sweep() error {
+	ids, err := d.IDs()
+	if err != nil {
+		return err
+	}
+	errs := []error{d.sweepSnapshots()}
+	for _, id := range ids {
+		_, err := d.Check(id)
+		if errors.Is(err, driver.ErrNotFound) {
+			err = d.sweepUnfinished(id)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Check reads a record and makes it true first: a sandbox whose processes are
+// gone is put to an end, one that ended long ago is forgotten.
+func (d *Dir) Check(id string) (*Record, error) {
+	rec, err := d.Read(id)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case rec.Info.State == driver.StateRunning && !d.Alive(id):
+		// Its keeper may have written the end between the two looks.
+		return d.bury(id)
+	case rec.Info.State == driver.StateEnded && time.Since(rec.Info.EndedAt) > Keep:
+		return nil, errors.Join(driver.ErrNotFound, d.Forget(id))
+	}
+	return rec, nil
+}
+
+// bury ends a sandbox that lost its keeper.
+func (d *Dir) bury(id string) (rec *Record, err error) {
+	err = d.lock(func() error {
+		if rec, err = d.Read(id); err != nil || rec.Info.State != driver.StateRunning {
+			return err
+		}
+		rec.Info.State, rec.Info.End, rec.Info.EndedAt = driver.StateEnded, driver.EndProviderLost, time.Now()
+		return d.Bury(rec)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rec, d.Release(id, rec.Info.Name)
+}
+
+// Bury removes all that a sandbox held, whose processes have ended as far as
+// they could be told to, and writes its last record.
+func (d *Dir) Bury(rec *Record) error {
+	var errs []error
+	if rec.Plain {
+		_, err := lineage.Kill(lineage.Family(rec.Family).Has, 5*time.Second)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, removeCgroups(rec.Cgroups), d.Clear(rec.Info.ID))
+	if err := errors.Join(errs...); err != nil {
+		return err // the record still says that it runs: the next sweep tries again
+	}
+	return d.Write(rec)
+}
+
+// sweepUnfinished removes a directory without a record whose maker is gone.
+func (d *Dir) sweepUnfinished(id string) error {
+	return d.lock(func() error {
+		_, err := d.Read(id)
+		if !errors.Is(err, driver.ErrNotFound) || d.Alive(id) {
+			return nil
+		}
+		dirs, _ := os.ReadFile(filepath.Join(d.Box(id), "cgroups"))
+		if err := removeCgroups(strings.Fields(string(dirs))); err != nil {
+			return err
+		}
+		return d.Forget(id)
+	})
+}
+
+// NoteCgroups remembers the groups of a sandbox that has no record yet, so that
+// they are removed if it never gets one.
+func (d *Dir) NoteCgroups(id string, dirs []string) error {
+	return os.WriteFile(filepath.Join(d.Box(id), "cgroups"), []byte(strings.Join(dirs, "\n")), 0o600)
+}
+
+func (d *Dir) sweepSnapshots() error {
+	dir := filepath.Join(d.path, "snapshots")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".tmp") {
+			continue
+		}
+		info, err := e.Info()
+		if err == nil && time.Since(info.ModTime()) > leftover {
+			err = os.Remove(filepath.Join(dir, e.Name()))
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

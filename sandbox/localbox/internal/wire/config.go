@@ -1,0 +1,195 @@
+//go:build unix
+
+package wire
+
+import (
+	"net/netip"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+)
+
+// KeeperOp is what a host asks its keeper.
+type KeeperOp uint8
+
+// The operations of a keeper.
+const (
+	KeeperProbe  KeeperOp = iota + 1 // try whether isolation works
+	KeeperCreate                     // reply: ID
+	KeeperCancel                     // the KeeperCreate of the same number is not wanted any more
+)
+
+// KeeperRequest is what a host asks its keeper.
+type KeeperRequest struct {
+	ID     uint64
+	Op     KeeperOp
+	Dir    string // the state directory
+	Plain  bool   // without isolation
+	Config driver.Config
+}
+
+// Walk implements Message.
+func (r *KeeperRequest) Walk(c *Codec) {
+	c.Uint(&r.ID)
+	Int(c, &r.Op)
+	c.String(&r.Dir)
+	c.Bool(&r.Plain)
+	walkConfig(c, &r.Config)
+}
+
+func walkConfig(c *Codec, cfg *driver.Config) {
+	c.String(&cfg.Name)
+	c.String(&cfg.Image.Base)
+	c.Strings(&cfg.Image.Commands)
+	c.String(&cfg.Image.Snapshot)
+	c.Strings(&cfg.Env)
+	c.Strings((*[]string)(&cfg.Secrets))
+	c.String(&cfg.Dir)
+	// In millionths of a core: finer than any scheduler.
+	cpu := int64(cfg.CPU * 1e6)
+	Int(c, &cpu)
+	cfg.CPU = float64(cpu) / 1e6
+	Int(c, &cfg.Memory)
+	Int(c, &cfg.Pids)
+	Int(c, &cfg.Disk)
+	Int(c, &cfg.Timeout)
+	Int(c, &cfg.IdleTimeout)
+	Int(c, &cfg.Network.Mode)
+	c.Strings(&cfg.Network.Domains)
+	List(c, &cfg.Network.CIDRs, func(p *netip.Prefix) { walkPrefix(c, p) })
+	List(c, &cfg.Ports, func(p *int) { Int(c, p) })
+	List(c, &cfg.Mounts, func(m *driver.Mount) {
+		c.String(&m.Source)
+		c.String(&m.Target)
+	})
+	c.StringMap(&cfg.Tags)
+}
+
+func walkPrefix(c *Codec, p *netip.Prefix) {
+	var s string
+	if p.IsValid() {
+		s = p.String()
+	}
+	c.String(&s)
+	if !c.reading || c.err != nil || s == "" {
+		return
+	}
+	parsed, err := netip.ParsePrefix(s)
+	if err != nil {
+		c.fail(err)
+	}
+	*p = parsed
+}
+
+// KeeperReply answers a KeeperRequest.
+type KeeperReply struct {
+	ID      uint64
+	Err     *Error
+	Sandbox string // the id of what was created
+}
+
+// Walk implements Message.
+func (r *KeeperReply) Walk(c *Codec) {
+	c.Uint(&r.ID)
+	failed := r.Err != nil
+	c.Bool(&failed)
+	if failed {
+		if r.Err == nil {
+			r.Err = &Error{}
+		}
+		r.Err.Walk(c)
+	}
+	c.String(&r.Sandbox)
+}
+
+// Setup is what the keeper tells a new process that makes its namespaces into a
+// sandbox. Beside it travel the descriptors of the mounts' sources, where
+// Mounts says so.
+type Setup struct {
+	Probe    bool // say whether it works, and exit
+	Hostname string
+	Disk     int64 // bytes
+	Pids     int   // 0: no limit on processes
+	DataMax  int64 // bytes of data segment of each process; 0: no limit
+	CPUs     []int // the processors to run on; empty: all
+	Dir      string
+	Mounts   []SetupMount
+	Nonce    uint64 // lets the helper through the filter's rule on tags
+}
+
+// SetupMount is one of Config.Mounts.
+type SetupMount struct {
+	Source, Target string
+	Passed         bool // a descriptor of the source travels with the message
+}
+
+// Walk implements Message.
+func (s *Setup) Walk(c *Codec) {
+	c.Bool(&s.Probe)
+	c.String(&s.Hostname)
+	Int(c, &s.Disk)
+	Int(c, &s.Pids)
+	Int(c, &s.DataMax)
+	List(c, &s.CPUs, func(n *int) { Int(c, n) })
+	c.String(&s.Dir)
+	List(c, &s.Mounts, func(m *SetupMount) {
+		c.String(&m.Source)
+		c.String(&m.Target)
+		c.Bool(&m.Passed)
+	})
+	c.Uint(&s.Nonce)
+}
+
+// Boot is what the keeper tells a helper when it starts. Beside it travel, in
+// this order: the listening socket, the read end of the done pipe, the lock
+// that says that the sandbox lives, and with OOM the file that counts kills.
+type Boot struct {
+	Plain       bool
+	Root        string // with Plain the directory that holds the sandbox's files, otherwise "/"
+	Env         []string
+	Dir         string // where commands start
+	IdleTimeout int64  // nanoseconds
+	Nonce       uint64
+	Family      uint64 // what the tags of this sandbox's commands start with
+	OOM         bool
+}
+
+// Walk implements Message.
+func (b *Boot) Walk(c *Codec) {
+	c.Bool(&b.Plain)
+	c.String(&b.Root)
+	c.Strings(&b.Env)
+	c.String(&b.Dir)
+	Int(c, &b.IdleTimeout)
+	c.Uint(&b.Nonce)
+	c.Uint(&b.Family)
+	c.Bool(&b.OOM)
+}
+
+// Status is what a starting process tells the keeper: a failed step, or that it
+// is ready; and later a helper why it ends.
+type Status struct {
+	Err  *Error
+	Step string
+	End  driver.End
+}
+
+// Walk implements Message.
+func (s *Status) Walk(c *Codec) {
+	failed := s.Err != nil
+	c.Bool(&failed)
+	if failed {
+		if s.Err == nil {
+			s.Err = &Error{}
+		}
+		s.Err.Walk(c)
+	}
+	c.String(&s.Step)
+	Text(c, &s.End)
+}
+
+// Text walks a string of a named type.
+func Text[T ~string](c *Codec, v *T) {
+	s := string(*v)
+	c.String(&s)
+	*v = T(s)
+}
