@@ -38,7 +38,8 @@ const (
 func Prompted() Script {
 	return func(w *Reply, r *Request) {
 		at, prompt := r.lastPrompt()
-		actions, skipped := parsePrompt(prompt)
+		said := append([]string{prompt}, r.Queued()...) // what is queued is done last
+		actions, skipped := parsePrompt(strings.Join(said, "\n"))
 		if len(actions) == 0 {
 			say(w, promptedHelp)
 			return

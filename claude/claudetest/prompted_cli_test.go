@@ -1,9 +1,14 @@
+//go:build unix
+
 package claudetest_test
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/claude/claudetest"
@@ -48,6 +53,50 @@ func TestPromptedOverwrites(t *testing.T) {
 	if !strings.Contains(got.Result, "Wrote old.txt") || got.IsError {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// A message that comes while a tool runs is part of the same turn.
+func TestPromptedDoesWhatIsQueued(t *testing.T) {
+	w := newWorkspace(t)
+	if err := syscall.Mkfifo(w.path("go-on"), 0o600); err != nil {
+		t.Skipf("needs FIFOs: %v", err)
+	}
+	srv := claudetest.Start(t, claudetest.Prompted())
+	cmd := w.command(t, srv, "--input-format=stream-json")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out := newLines(t, stdout)
+	say := func(content string) {
+		_, _ = fmt.Fprintf(stdin, `{"type":"user","message":{"role":"user","content":%q}}`+"\n", content)
+	}
+	say("run: cat go-on")
+	out.until(`"tool_use"`)
+	say("write later.txt: yes")
+	_, _ = fmt.Fprintln(stdin, `{"type":"control_request","request_id":"1","request":{"subtype":"mcp_status"}}`)
+	out.until(`"control_response"`) // so the message before it was read
+	if err := os.WriteFile(w.path("go-on"), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := stdin.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := out.until(`"type":"result"`); !strings.Contains(string(got), "Wrote later.txt.") {
+		t.Errorf("got %s", got)
+	}
+	_, _ = io.Copy(io.Discard, stdout)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	w.wantFile(t, "later.txt", "yes")
 }
 
 func TestPromptedResumes(t *testing.T) {

@@ -9,41 +9,6 @@ import (
 	"strings"
 )
 
-// Kind says what a request is for. It is read off the request alone.
-type Kind int
-
-const (
-	// Main is a turn of the conversation. Everything that does not come from
-	// the CLI and asks for a message is Main as well.
-	Main Kind = iota
-	// Subagent is a turn of an agent that the conversation started with the
-	// CLI's Agent tool. The CLI marks them with an X-Claude-Code-Agent-Id header.
-	Subagent
-	// Side is a question that the CLI asks for itself: a title, a summary for
-	// /compact, a page to be condensed for WebFetch, a side question.
-	Side
-	// CountTokens is a request to /v1/messages/count_tokens.
-	CountTokens
-	// Probe is everything else: /v1/models, /api/hello, and paths that do not exist.
-	Probe
-)
-
-// String returns the name of the kind in lower case.
-func (k Kind) String() string {
-	switch k {
-	case Main:
-		return "main"
-	case Subagent:
-		return "subagent"
-	case Side:
-		return "side"
-	case CountTokens:
-		return "count_tokens"
-	default:
-		return "probe"
-	}
-}
-
 // Request is one request as it arrived. The fields from Model on are filled
 // from the body where it is a Messages request. It must not be modified.
 type Request struct {
@@ -167,6 +132,36 @@ func withoutSpans(s, open, end string) string {
 	}
 	kept.WriteString(s)
 	return kept.String()
+}
+
+// How the CLI passes on what the user says while a turn is running.
+const (
+	queuedHead = "The user sent a new message while you were working:\n"
+	queuedTail = "\n\nThis is how Claude Code surfaces messages"
+)
+
+// Queued returns what the user said since the last prompt, while the turn it
+// began was running, oldest first. The CLI puts it into system messages.
+func (r *Request) Queued() []string {
+	from, _ := r.lastPrompt()
+	var queued []string
+	for _, m := range r.Messages[from+1:] {
+		if m.Role != "system" {
+			continue
+		}
+		for _, b := range m.Content {
+			for rest := b.Text; ; {
+				_, after, found := strings.Cut(rest, queuedHead)
+				if !found {
+					break
+				}
+				var said string
+				said, rest, _ = strings.Cut(after, queuedTail)
+				queued = append(queued, strings.TrimSpace(said))
+			}
+		}
+	}
+	return queued
 }
 
 // ToolResults returns the results in the order they arrived since the last
@@ -328,43 +323,4 @@ func joinText(blocks []Block) string {
 		}
 	}
 	return strings.Join(texts, "\n")
-}
-
-// kindOf tells the requests of the CLI apart, as measured with 2.1.328. A turn
-// offers tools or, with the tools switched off, still states the environment;
-// the CLI's own questions do neither. /compact and side questions repeat the
-// turn's tools, so only their words give them away.
-func kindOf(r *Request) Kind {
-	switch {
-	case r.Header.Get("X-Claude-Code-Agent-Id") != "" || strings.Contains(r.System, "cc_is_subagent=true"):
-		return Subagent
-	case !strings.HasPrefix(r.Header.Get("User-Agent"), "claude-cli/"):
-		return Main
-	case r.MaxTokens == 1:
-		return Side
-	case len(r.Tools) == 0 && r.WorkingDir() == "":
-		return Side
-	case asksForSummary(r) || asksAside(r):
-		return Side
-	default:
-		return Main
-	}
-}
-
-func asksForSummary(r *Request) bool {
-	return strings.Contains(lastUserText(r), "CRITICAL: Respond with TEXT ONLY. Do NOT call any tools.")
-}
-
-func asksAside(r *Request) bool {
-	return strings.HasPrefix(lastUserText(r), "<system-reminder>This is a side question from the user")
-}
-
-// lastUserText returns the last user message as the CLI sent it, additions included.
-func lastUserText(r *Request) string {
-	for i := len(r.Messages) - 1; i >= 0; i-- {
-		if r.Messages[i].Role == "user" {
-			return joinText(r.Messages[i].Content)
-		}
-	}
-	return ""
 }
