@@ -221,6 +221,32 @@ func TestOnlyValidTokens(t *testing.T) {
 	}
 }
 
+// A token issued for a run is worth nothing after it.
+func TestIssuedTokens(t *testing.T) {
+	b, err := broker.New(&broker.Options{Key: broker.APIKey(theKey), Upstream: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, revoke, err := b.IssueToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() int {
+		r := httptest.NewRequest(http.MethodGet, "/nowhere", nil)
+		r.Header.Set("X-Api-Key", token)
+		w := httptest.NewRecorder()
+		b.ServeHTTP(w, r)
+		return w.Code
+	}
+	if got := ask(); got != http.StatusNotFound {
+		t.Errorf("with the token: %d, want 404, which only those with a token get", got)
+	}
+	revoke()
+	if got := ask(); got != http.StatusUnauthorized {
+		t.Errorf("after it was revoked: %d, want 401", got)
+	}
+}
+
 func TestTokensExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, err := broker.New(&broker.Options{Key: broker.APIKey(theKey), Transport: transportFunc(func(r *http.Request) (*http.Response, error) {

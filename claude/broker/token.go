@@ -57,6 +57,13 @@ func (b *Broker) NewToken(opts *TokenOptions) *Token {
 	return t
 }
 
+// IssueToken is NewToken with the defaults, in the words of claude.TokenIssuer:
+// package claude asks for a token at the start of a run and revokes it at its end.
+func (b *Broker) IssueToken() (token string, revoke func(), err error) {
+	t := b.NewToken(nil)
+	return t.Value(), t.Revoke, nil
+}
+
 // Value returns the token as it goes into the sandbox, for ANTHROPIC_API_KEY or
 // ANTHROPIC_AUTH_TOKEN.
 func (t *Token) Value() string { return t.value() }

@@ -7,13 +7,16 @@ import (
 	"unicode"
 )
 
-const promptedHelp = `I am a scripted stand-in, not a model, so I cannot answer that. I do what lines of these two forms say, with Claude Code's own tools:
+const promptedHelp = `I am a scripted stand-in, not a model, so I cannot answer that. I do what lines of these forms say, with Claude Code's own tools:
 
     write FILE: TEXT
+    make a file FILE
     run: COMMAND
 
 For example "write hello.txt: Hello!" or "run: ls -l". Several such lines in one message are done in order.
 `
+
+const madeText = "Made by the scripted stand-in, with Claude Code's Write tool.\n"
 
 const (
 	maxActions = 100     // of one prompt
@@ -24,12 +27,13 @@ const (
 // lines of the form
 //
 //	write FILE: TEXT
+//	make a file FILE
 //	run: COMMAND
 //
 // makes the CLI call its Write and Bash tools, one line after the other, and
 // then reports what the tools answered; a line that failed does not stop those
 // after it. FILE is relative to the CLI's working directory and holds TEXT and
-// nothing else afterwards. Other lines are passed over, and a prompt that has
+// nothing else afterwards; without a TEXT, a line that says who made it. Other lines are passed over, and a prompt that has
 // no such line is answered with a text that says what the script is and shows
 // the forms. At most 100 lines of a prompt are done.
 //
@@ -90,6 +94,9 @@ func parseLine(line string) (action, bool) {
 		command := strings.TrimSpace(rest)
 		return action{command: command}, command != "" && !strings.ContainsRune(command, 0)
 	}
+	if file, ok := cutKeyword(line, "make a file "); ok {
+		return fileAction(strings.TrimSuffix(file, "."), madeText)
+	}
 	rest, ok := cutKeyword(line, "write ")
 	if !ok {
 		return action{}, false
@@ -98,11 +105,15 @@ func parseLine(line string) (action, bool) {
 	if !ok {
 		file, text, ok = strings.Cut(rest, ":")
 	}
-	file = strings.TrimSpace(file)
-	if !ok || file == "" || strings.ContainsFunc(file, unicode.IsControl) {
+	if !ok {
 		return action{}, false
 	}
-	return action{file: file, text: text}, true
+	return fileAction(file, text)
+}
+
+func fileAction(file, text string) (action, bool) {
+	file = strings.TrimSpace(file)
+	return action{file: file, text: text}, file != "" && !strings.ContainsFunc(file, unicode.IsControl)
 }
 
 // cutKeyword is strings.CutPrefix without regard to case: telephones write the

@@ -26,6 +26,9 @@ func TestParsePrompt(t *testing.T) {
 		"run:ls":                           {actions: []action{{command: "ls"}}},
 		"  RUN: echo a: b\r\n\n":           {actions: []action{{command: "echo a: b"}}},
 		"do\nrun: a\nwrite f: x\nrun: b\n": {actions: []action{{command: "a"}, {file: "f", text: "x"}, {command: "b"}}, skipped: 1},
+		"make a file a b.txt":              {actions: []action{{file: "a b.txt", text: madeText}}},
+		"Make a file hello.txt.":           {actions: []action{{file: "hello.txt", text: madeText}}},
+		"make a file ":                     {skipped: 1},
 		"please run: ls":                   {skipped: 1},
 	} {
 		actions, skipped := parsePrompt(prompt)
