@@ -1,7 +1,10 @@
+//go:build unix
+
 package localbox_test
 
 import (
-	"errors"
+	"os"
+	"runtime"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/sandbox"
@@ -9,26 +12,46 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/sandboxtest"
 )
 
-// TestConformance runs the suite of all drivers. Limits that need a cgroup are
-// not expected: where none can be had, Info says so and the suite lists them.
 func TestConformance(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the suite is long: -short")
 	}
-	dir := t.TempDir()
-	open := func(t *testing.T) *sandbox.Provider {
+	dir := stateDir(t)
+	open(t, dir)
+	supports := []sandboxtest.Feature{
+		sandboxtest.Name, sandboxtest.Pids, sandboxtest.Disk, sandboxtest.Timeout, sandboxtest.IdleTimeout,
+		sandboxtest.NoNetwork, sandboxtest.Allowlist, sandboxtest.Ports, sandboxtest.Mounts, sandboxtest.TTY,
+		sandboxtest.Snapshots, sandboxtest.SnapshotDrops, sandboxtest.Listening, sandboxtest.Dialing,
+		sandboxtest.Isolation,
+	}
+	if os.Geteuid() == 0 {
+		supports = append(supports, sandboxtest.Memory, sandboxtest.CPU)
+	}
+	sandboxtest.Run(t, func(t *testing.T) *sandbox.Provider {
 		p, err := localbox.Open(&localbox.Options{Dir: dir})
-		if errors.Is(err, sandbox.ErrNoIsolation) {
-			t.Skip(err)
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
+	}, &sandboxtest.Options{Supports: supports})
+}
+
+func TestPlainConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite is long: -short")
 	}
-	sandboxtest.Run(t, open, &sandboxtest.Options{Supports: []sandboxtest.Feature{
-		sandboxtest.Name, sandboxtest.Timeout, sandboxtest.IdleTimeout, sandboxtest.NoNetwork, sandboxtest.Allowlist,
-		sandboxtest.Ports, sandboxtest.Mounts, sandboxtest.TTY, sandboxtest.Snapshots, sandboxtest.SnapshotDrops,
-		sandboxtest.Listening, sandboxtest.Dialing, sandboxtest.Isolation,
+	if runtime.GOOS != "linux" {
+		t.Skip("the suite needs /proc")
+	}
+	dir := stateDir(t)
+	sandboxtest.Run(t, func(t *testing.T) *sandbox.Provider {
+		p, err := localbox.OpenPlain(&localbox.Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}, &sandboxtest.Options{Supports: []sandboxtest.Feature{
+		sandboxtest.Name, sandboxtest.Timeout, sandboxtest.IdleTimeout, sandboxtest.Ports, sandboxtest.TTY,
+		sandboxtest.Snapshots, sandboxtest.SnapshotDrops, sandboxtest.Listening, sandboxtest.Dialing,
 	}})
 }

@@ -127,6 +127,9 @@ func pipe() (r, w int, err error) {
 	}
 	syscall.CloseOnExec(fds[0])
 	syscall.CloseOnExec(fds[1])
+	// A command may open its streams by name (/dev/stdout), as another user than
+	// this one; nobody else can get at a pipe.
+	_ = unix.Fchmod(fds[0], 0o666)
 	return fds[0], fds[1], nil
 }
 

@@ -97,6 +97,12 @@ func (t *isolatedTree) open(name string, flag int, perm fs.FileMode) (*os.File, 
 	}
 	fd, err := t.openat("open", name, flag|unix.O_LARGEFILE, mode)
 	if err != nil {
+		// A device's refusal to be opened says less than ours.
+		if at, perr := t.openat("open", name, unix.O_PATH, 0); perr == nil {
+			unix.Close(at)
+		} else if errors.Is(perr, fs.ErrPermission) {
+			return nil, perr
+		}
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
