@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -244,7 +245,9 @@ func (h *Handler) writeJSON(w http.ResponseWriter, status int, data []byte) {
 	w.Header().Set("Cache-Control", "no-store")
 	h.extendWrite(w)
 	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n')) // the client is gone; nobody is left to tell
+	// data may be an answer that is kept. An error is a client that is gone:
+	// nobody is left to tell.
+	_, _ = w.Write(append(slices.Clip(data), '\n'))
 }
 
 // extendWrite gives the client time from now on: the work before may have taken

@@ -26,6 +26,7 @@ import (
 type place struct {
 	t    testing.TB
 	play func(*player) // what claude does; set before the first run
+	deaf bool          // claude does not answer
 
 	mu      sync.Mutex
 	boxes   map[string]*placeBox
@@ -377,7 +378,11 @@ func (b *placeBox) startClaude(e *driver.Exec) *claudeProcess {
 	prompts := make(chan string, 1)
 	stop := context.AfterFunc(ctx, func() { _ = inR.Close() })
 	var wg sync.WaitGroup
-	wg.Go(func() { p.listen(inR, prompts) })
+	if b.place.deaf {
+		wg.Go(func() { _, _ = io.Copy(io.Discard, inR) })
+	} else {
+		wg.Go(func() { p.listen(inR, prompts) })
+	}
 	go func() {
 		defer close(c.done)
 		defer func() { _, _, _ = outW.Close(), errW.Close(), inR.Close() }()

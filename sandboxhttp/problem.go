@@ -170,9 +170,13 @@ func (h *Handler) writeProblem(w http.ResponseWriter, r *http.Request, err error
 	_, _ = w.Write(p.encode()) // the client is gone; nobody is left to tell
 }
 
-// report gives an error the request's id, and logs it if it is this side's.
+// report gives an error the request's id, and logs it if it is this side's. One
+// that was reported stays as it is.
 func (h *Handler) report(ctx context.Context, err error) *problem {
 	sent := *asProblem(err)
+	if sent.RequestID != "" {
+		return &sent
+	}
 	sent.RequestID = requestID(ctx)
 	if sent.Status >= http.StatusInternalServerError && sent.Code != codeShuttingDown {
 		h.log.ErrorContext(ctx, "request failed", "request_id", sent.RequestID, "code", sent.Code, "error", fmt.Sprint(sent.cause))

@@ -280,6 +280,19 @@ func TestInterrupt(t *testing.T) {
 	s.refused(404, "not_found", "POST", box+"/runs/run-x/interrupt", "")
 }
 
+// The CLI has not taken the prompt: there is nothing that could stop.
+func TestInterruptBeforeTheStart(t *testing.T) {
+	p := newPlace(t, talk)
+	p.deaf = true
+	s := serve(t, p, nil)
+	box := s.create("")
+	f := s.prompt(box, "go")
+	s.ask(202, "POST", f.run(box)+"/interrupt", "")
+	if end := f.end(); end["end"] != "cancelled" {
+		t.Errorf("end %v", end)
+	}
+}
+
 func TestInterruptKillsWhatDoesNotStop(t *testing.T) {
 	s := serve(t, newPlace(t, func(p *player) { p.say("deaf"); <-p.ctx.Done() }),
 		func(c *sandboxhttp.Config) { c.Limits.InterruptGrace = 10 * time.Millisecond })
