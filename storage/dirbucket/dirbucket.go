@@ -247,7 +247,7 @@ func (c *cancellable) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := c.r.Read(p)
-	if cause := context.Cause(c.ctx); err == io.EOF && cause != nil {
+	if cause := context.Cause(c.ctx); cause != nil && errors.Is(err, io.EOF) {
 		err = cause
 	}
 	return n, err
