@@ -15,7 +15,7 @@ const (
 	// cleanupTimeout bounds a question to the sandbox after its process has ended.
 	cleanupTimeout = 10 * time.Second
 	// closeGrace is how long a CLI that has nothing left to do may take to end.
-	closeGrace = 5 * time.Second
+	closeGrace = 3 * time.Second
 	// interruptTimeout is how long a turn may take to stop before it is killed.
 	interruptTimeout = 10 * time.Second
 )
