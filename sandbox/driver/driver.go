@@ -160,7 +160,7 @@ type Process interface {
 	// matches ErrEnded.
 	Wait(ctx context.Context) (Exit, error)
 	// Signal sends a signal to the command's process group. When the command
-	// has ended the error matches os.ErrProcessDone.
+	// has ended the error matches os.ErrProcessDone; signal 0 only asks that.
 	Signal(ctx context.Context, sig Signal) error
 	// Kill ends the command and every process that came from it, those that
 	// left its process group or its session too. It is no error when there is

@@ -117,8 +117,6 @@ func TestFaultOnEveryOperation(t *testing.T) {
 	}
 }
 
-func second[T any](_ T, err error) error { return err }
-
 func TestFaultEndsTheSandbox(t *testing.T) {
 	p, faults := faulty(t)
 	sb, err := p.Create(t.Context(), nil)

@@ -22,6 +22,7 @@ type Feature string
 // The features. Those named like a field of sandbox.Config are settings.
 const (
 	Name          Feature = "Name"
+	Dir           Feature = "Dir"
 	CPU           Feature = "CPU"
 	Memory        Feature = "Memory"
 	Pids          Feature = "Pids"

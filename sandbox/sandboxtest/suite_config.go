@@ -66,7 +66,7 @@ func (s *suite) testEnvClean(t *testing.T) {
 }
 
 func (s *suite) testEnvUsual(t *testing.T) {
-	out := s.sh(t, s.shared, `test -n "$PATH" && test -d "$HOME" && touch "$HOME/x" && rm "$HOME/x" && touch /tmp/x && echo fine`)
+	out := s.sh(t, s.shared, `test -n "$PATH" && test -d "$HOME" && touch "$HOME/x" && rm "$HOME/x" && f=$(mktemp) && rm "$f" && echo fine`)
 	equal(t, "PATH, HOME and /tmp", out, "fine")
 }
 
@@ -100,7 +100,7 @@ func (s *suite) testSecrets(t *testing.T) {
 }
 
 func (s *suite) testDir(t *testing.T) {
-	sb := s.create(t, func(c *sandbox.Config) { c.Dir = "/tmp" })
+	sb := s.createWith(t, Dir, func(c *sandbox.Config) { c.Dir = "/tmp" })
 	equal(t, "Sandbox.Dir", sb.Dir(), "/tmp")
 	equal(t, "pwd", s.sh(t, sb, "pwd -P"), "/tmp")
 	if err := sb.FS(s.context(t)).MkdirAll("a/b", 0o755); err != nil {

@@ -82,6 +82,9 @@ func (s *suite) testWriteRead(t *testing.T) {
 	if err != nil || string(got) != "short" {
 		t.Errorf("written again: %q, %v", got, err)
 	}
+	if !s.isolated(t) {
+		return // what is beside the sandbox's own files is this machine's
+	}
 	got, err = s.shared.FSAt(s.context(t), "/etc").ReadFile("passwd")
 	if err != nil || len(got) == 0 {
 		t.Errorf("/etc/passwd of the sandbox: %d bytes, %v", len(got), err)

@@ -48,6 +48,15 @@ func (s *suite) testInfo(t *testing.T) {
 	}
 }
 
+func (s *suite) isolated(t *testing.T) bool {
+	t.Helper()
+	info, err := s.shared.Info(s.context(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Isolated
+}
+
 // running starts a command that runs until its stdin ends, and waits until it does.
 func (s *suite) running(t *testing.T, sb *sandbox.Sandbox, ctx context.Context, script string) *sandbox.Cmd {
 	t.Helper()

@@ -137,7 +137,10 @@ func (s *suite) testNameRace(t *testing.T) {
 }
 
 func (s *suite) testAttach(t *testing.T) {
-	sb := s.create(t, func(c *sandbox.Config) { c.Env = map[string]string{"FROM": "the first"} })
+	sb, err := s.provider.Create(s.context(t), s.config(func(c *sandbox.Config) { c.Env = map[string]string{"FROM": "the first"} }))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := sb.FS(s.context(t)).WriteFile("note", []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -148,12 +151,10 @@ func (s *suite) testAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.endWith(t, other)
 	equal(t, "id", other.ID(), sb.ID())
 	equal(t, "dir", other.Dir(), sb.Dir())
 	equal(t, "what the first wrote", s.sh(t, other, `cat note; echo " $FROM"`), "hello the first")
-	if err := other.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 func (s *suite) testAttachUnknown(t *testing.T) {

@@ -31,6 +31,7 @@ func (s *suite) streamTests() []test {
 		{"BackgroundProcessAndWaitDelay", s.testWaitDelay},
 		{"BackgroundProcessAndRun", s.testBackgroundRun},
 		{"UnwantedOutputIsDropped", s.testDroppedOutput},
+		{"StreamsAsFiles", s.testStdPaths},
 	}
 }
 
@@ -89,7 +90,8 @@ func noise(n int64) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{1
 func (s *suite) testLargeStreams(t *testing.T) {
 	const size = 32 << 20
 	want, got := sha256.New(), sha256.New()
-	cmd := s.shared.Command(s.context(t), "sh", "-c", "tee /dev/stderr")
+	dir, _ := s.dir(t)
+	cmd := s.shared.Command(s.context(t), "sh", "-c", `cd "$1" && mkfifo fifo && { cat fifo >&2 & tee fifo; wait; }`, "sh", dir)
 	var stderr counter
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = io.TeeReader(noise(size), want), got, &stderr
 	if err := cmd.Run(); err != nil {
@@ -311,5 +313,15 @@ func (s *suite) testDroppedOutput(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("16 MiB that nobody reads: %v", err)
+	}
+}
+
+func (s *suite) testStdPaths(t *testing.T) {
+	cmd := s.shared.Command(s.context(t), "sh", "-c", "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr; echo fd > /dev/fd/1")
+	var out, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("in\n"), &out, &stderr
+	err := cmd.Run()
+	if err != nil || out.String() != "in\nfd\n" || stderr.String() != "err\n" {
+		t.Errorf("/dev/stdin, stdout and stderr: %q and %q, %v", out.String(), stderr.String(), err)
 	}
 }
