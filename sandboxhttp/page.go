@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 	"slices"
@@ -220,17 +219,18 @@ type asset struct {
 	plain, gzipped []byte
 }
 
+// mediaTypes are set here because package mime asks the machine, and with nosniff a wrong answer keeps a script from running.
+var mediaTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
 func newAsset(name string, body []byte) (*asset, error) {
-	kind := mime.TypeByExtension(path.Ext(name))
-	switch path.Ext(name) { // the machine's own tables are not to be relied on
-	case ".js":
-		kind = "text/javascript; charset=utf-8"
-	case ".css":
-		kind = "text/css; charset=utf-8"
-	case ".html":
-		kind = "text/html; charset=utf-8"
-	case ".svg":
-		kind = "image/svg+xml"
+	kind, ok := mediaTypes[path.Ext(name)]
+	if !ok {
+		return nil, fmt.Errorf("%s is of no kind that a page is made of", name)
 	}
 	var out bytes.Buffer
 	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
