@@ -21,7 +21,7 @@ import (
 )
 
 // soon bounds what a test waits for; nothing is asserted about time.
-const soon = 30 * time.Second
+const soon = 120 * time.Second
 
 // server is a handler being served, for tests to ask.
 type server struct {
