@@ -51,17 +51,60 @@ func (t *plainTree) with(name string, do func(rel string) error) error {
 	if err != nil {
 		return err
 	}
-	return escape(do(rel))
-}
-
-// escape makes what os.Root says of a link that leads out a refusal.
-func escape(err error) error {
-	var pe *fs.PathError
-	var errno unix.Errno
-	if errors.As(err, &pe) && !errors.As(err, &errno) && pe.Err.Error() == "path escapes from parent" {
-		return &fs.PathError{Op: pe.Op, Path: pe.Path, Err: fmt.Errorf("leads out of the sandbox: %w", fs.ErrPermission)}
+	err = do(rel)
+	if !escapes(err) {
+		return err
+	}
+	// A link to an absolute path that is inside: os.Root knows only that it is
+	// absolute.
+	if inside, ok := t.resolve(rel); ok {
+		err = do(inside)
+	}
+	if escapes(err) {
+		return &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("leads out of the sandbox: %w", fs.ErrPermission)}
 	}
 	return err
+}
+
+// escapes reports whether os.Root refused a path that leads out.
+func escapes(err error) bool {
+	var pe *fs.PathError
+	var errno unix.Errno
+	return errors.As(err, &pe) && !errors.As(err, &errno) && pe.Err.Error() == "path escapes from parent"
+}
+
+// maxLinks is how many links a name may go through, as for the kernel.
+const maxLinks = 40
+
+// resolve replaces the links in rel that are absolute and lead inside.
+func (t *plainTree) resolve(rel string) (string, bool) {
+	for range maxLinks {
+		next, done, ok := t.step(rel)
+		if !ok || done {
+			return next, ok
+		}
+		rel = next
+	}
+	return "", false
+}
+
+// step replaces the first such link.
+func (t *plainTree) step(rel string) (next string, done, ok bool) {
+	parts := strings.Split(rel, "/")
+	for i := range parts {
+		at := filepath.Join(parts[:i+1]...)
+		link, err := t.root.Readlink(at)
+		if err != nil {
+			continue
+		}
+		rest := filepath.Join(parts[i+1:]...)
+		if !filepath.IsAbs(link) {
+			return filepath.Join(filepath.Dir(at), link, rest), false, true
+		}
+		inside, err := t.rel(filepath.Clean(link))
+		return filepath.Join(inside, rest), false, err == nil
+	}
+	return rel, true, true
 }
 
 func (t *plainTree) open(name string, flag int, perm fs.FileMode) (f *os.File, err error) {

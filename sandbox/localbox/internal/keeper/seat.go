@@ -5,6 +5,7 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -169,7 +170,7 @@ func (b *box) takePlain(boot *wire.Boot) error {
 }
 
 // plainDir settles where commands start: below the sandbox's own directory, or
-// in one that is there.
+// in one of this machine's that is there.
 func (b *box) plainDir(files string) error {
 	info := &b.rec.Info
 	workspace := filepath.Join(files, "workspace")
@@ -181,7 +182,11 @@ func (b *box) plainDir(files string) error {
 		info.Dir = filepath.Join(workspace, strings.TrimPrefix(info.Dir, "/workspace/"))
 		return os.MkdirAll(info.Dir, 0o700)
 	}
-	return &driver.UnsupportedError{Setting: "Dir", Reason: "plain processes start in the sandbox's own directory; leave it empty"}
+	st, err := os.Stat(info.Dir)
+	if err == nil && !st.IsDir() {
+		err = &fs.PathError{Op: "chdir", Path: info.Dir, Err: syscall.ENOTDIR}
+	}
+	return err
 }
 
 var errNoLinux = errors.New("only Linux can isolate sandboxes; on another system use Options.AllowUnisolated, a Linux machine, or another driver")

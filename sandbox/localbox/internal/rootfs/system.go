@@ -66,7 +66,7 @@ func (b *builder) etc() error {
 var procMasked = []string{
 	"acpi", "asound", "bus", "config.gz", "driver", "fs", "interrupts", "iomem", "ioports", "irq",
 	"kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags",
-	"latency_stats", "mtrr", "sched_debug", "scsi", "slabinfo", "sysrq-trigger", "sysvipc",
+	"latency_stats", "mtrr", "pressure", "sched_debug", "scsi", "slabinfo", "sysrq-trigger", "sysvipc",
 	"timer_list", "timer_stats", "vmallocinfo",
 }
 
@@ -159,5 +159,7 @@ func (b *builder) dev() error {
 		}
 	}
 	// Nothing is added later: read-only, but for the nodes, which are mounts.
-	return unix.MountSetattr(unix.AT_FDCWD, "dev", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	return unix.MountSetattr(unix.AT_FDCWD, "dev", 0, &unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV,
+	})
 }
