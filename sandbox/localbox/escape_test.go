@@ -3,18 +3,17 @@
 package localbox_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/probe"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/setup"
 )
 
 // This binary is shown to the sandboxes, and is the probe there.
@@ -145,7 +144,7 @@ func (e *escape) box(t *testing.T) (*sandbox.Sandbox, *probe.Facts, map[string]s
 	for setting, set := range map[string]func(){
 		"Memory": func() { f.Memory = probedMemory },
 		"Disk":   func() { f.Disk = probedDisk },
-		"Pids":   func() { f.Pids = probedPids },
+		"Pids":   func() { f.Pids = probedPids + setup.Processes }, // the helper's own are counted with them
 		"CPU":    func() { f.CPU = probedCPU },
 	} {
 		if info.Unenforced[setting] == "" {
@@ -155,8 +154,8 @@ func (e *escape) box(t *testing.T) (*sandbox.Sandbox, *probe.Facts, map[string]s
 	return sb, &f, info.Unenforced
 }
 
-// run runs a probe inside. A probe that the sandbox kills, or whose memory it
-// takes, did not get through; one that could not be run is no probe.
+// runProbe runs a probe inside. A probe that the sandbox kills, or that gets no
+// memory or thread from it, did not get through; one that could not be run is no probe.
 func runProbe(t *testing.T, sb *sandbox.Sandbox, name string, f *probe.Facts, tty *sandbox.Winsize) probe.Result {
 	t.Helper()
 	args, err := probe.Args(probeExe, name, f)
@@ -164,7 +163,7 @@ func runProbe(t *testing.T, sb *sandbox.Sandbox, name string, f *probe.Facts, tt
 		t.Fatal(err)
 	}
 	cmd := sb.Command(testContext(t), args[0], args[1:]...)
-	cmd.Env = []string{"GORACE=atexit_sleep_ms=0"} // instead of a second for each process
+	cmd.Env = []string{"GOTRACEBACK=none", "GORACE=atexit_sleep_ms=0"} // the latter instead of a second for each process
 	cmd.TTY = tty
 	out, err := cmd.Output()
 	var r probe.Result
@@ -173,15 +172,23 @@ func runProbe(t *testing.T, sb *sandbox.Sandbox, name string, f *probe.Facts, tt
 		return r
 	}
 	exit := new(sandbox.ExitError)
-	if errors.Is(err, sandbox.ErrEnded) || errors.As(err, &exit) && exit.Signal != 0 && exit.Cause == nil {
-		t.Logf("ended: %v", err)
+	killed := errors.As(err, &exit) && exit.Signal != 0 && exit.Cause == nil
+	if killed || starved(string(exit.Stderr)) || errors.Is(err, sandbox.ErrEnded) {
+		t.Logf("ended: %v: %s", err, exit.Stderr)
 		return probe.Result{Name: name}
 	}
-	if exit.Stderr != nil {
-		t.Logf("%s", exit.Stderr)
-	}
-	t.Fatalf("the probe could not be run: printed %q, %v", out, err)
+	t.Fatalf("the probe could not be run: printed %q, %v\n%s", out, err, exit.Stderr)
 	return r
+}
+
+// starved reports whether a Go program ended because it got nothing more.
+func starved(stderr string) bool {
+	for _, text := range []string{"failed to create new OS thread", "pthread_create failed", "out of memory", "cannot allocate memory"} {
+		if strings.Contains(stderr, text) {
+			return true
+		}
+	}
+	return false
 }
 
 func judgeProbe(t *testing.T, sb *sandbox.Sandbox, p probe.Probe, f *probe.Facts, unenforced map[string]string) {
@@ -225,6 +232,27 @@ func TestProbesDestructive(t *testing.T) {
 		t.Run(p.Name, func(t *testing.T) {
 			sb, facts, unenforced := e.box(t)
 			judgeProbe(t, sb, p, facts, unenforced)
+		})
+	}
+}
+
+// TestProbesOfLimitsCanGetThrough runs those of limits where the limit is far
+// from what they are told it is.
+func TestProbesOfLimitsCanGetThrough(t *testing.T) {
+	e := newEscape(t)
+	sb := create(t, e.provider, &sandbox.Config{
+		Memory: 1 << 30, Disk: 512 << 20, Pids: 400,
+		Mounts: []sandbox.Mount{{Source: e.shown, Target: probeDir}},
+	})
+	facts := e.host.Facts
+	facts.Workspace, facts.Fill = sb.Dir(), sb.Dir()
+	facts.Memory, facts.Disk, facts.Pids, facts.CPU = 128<<20, 16<<20, 20, 0.01
+	for _, name := range []string{"fork bomb", "thread bomb", "memory of several processes", "memory in nameless files", "memory in System V segments",
+		"disk filled", "disk filled by one file", "inodes used up", "cores beyond the limit"} {
+		t.Run(name, func(t *testing.T) {
+			if r := runProbe(t, sb, name, &facts, nil); !r.Through {
+				t.Errorf("held: %s", r.Detail)
+			}
 		})
 	}
 }
@@ -290,205 +318,4 @@ func TestProbesWithProxy(t *testing.T) {
 			}
 		}
 	})
-}
-
-// hostSees reports whether a process of this machine has the marker for its
-// last argument.
-func hostSees(t *testing.T, marker string) bool {
-	t.Helper()
-	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range lines {
-		b, err := os.ReadFile(name)
-		if err == nil && strings.HasSuffix(strings.TrimSuffix(string(b), "\x00"), "\x00"+marker) {
-			return true
-		}
-	}
-	return false
-}
-
-// stays is a command line that lives until it is killed, whatever ends around it.
-func stays(marker string) string {
-	return probeExe + " vivarium-probe-child wait " + marker
-}
-
-// leave is a script that leaves processes behind in every way a process can
-// leave its parent: n is how many.
-func leave(marker string) (script string, markers []string) {
-	for i, form := range []string{
-		"%s </dev/zero &",                           // in the background
-		"setsid %s </dev/zero &",                    // in a session of its own
-		"(setsid %s </dev/zero >&- 2>&- &) &",       // twice removed
-		"(trap '' TERM HUP INT; %s </dev/zero &) &", // deaf to signals
-		"env -i setsid sh -c 'cd /; (%s </dev/zero >/dev/null 2>&1 &)' &", // with nothing of its parent's
-	} {
-		m := marker + "-" + string(rune('a'+i))
-		markers = append(markers, m)
-		script += strings.Replace(form, "%s", stays(m), 1) + "\n"
-	}
-	return script, markers
-}
-
-func TestProbesDaemonsEndWithTheSandbox(t *testing.T) {
-	e := newEscape(t)
-	sb, facts, _ := e.box(t)
-	script, markers := leave(facts.Marker)
-	sh(t, sb, "{ "+script+" } >/dev/null 2>&1")
-	for _, m := range markers {
-		eventually(t, m+" runs", func() bool { return hostSees(t, m) })
-	}
-	if err := sb.Terminate(testContext(t)); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range markers {
-		if hostSees(t, m) {
-			t.Errorf("%s runs after Terminate", m)
-		}
-	}
-}
-
-func TestProbesKilledCommandLeavesNothing(t *testing.T) {
-	e := newEscape(t)
-	sb, facts, _ := e.box(t)
-	bystander := facts.Marker + "-bystander"
-	other := sb.Command(testContext(t), probeExe, "vivarium-probe-child", "wait", bystander)
-	hold, err := other.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(testContext(t))
-	defer cancel()
-	script, markers := leave(facts.Marker)
-	cmd := sb.Command(ctx, "sh", "-c", "{ "+script+" } >/dev/null 2>&1\nexec sleep infinity")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range append(markers, bystander) {
-		eventually(t, m+" runs", func() bool { return hostSees(t, m) })
-	}
-	cancel()
-	if err := cmd.Wait(); !errors.Is(err, context.Canceled) {
-		t.Errorf("Wait: %v", err)
-	}
-	for _, m := range markers {
-		eventually(t, m+" ends", func() bool { return !hostSees(t, m) })
-	}
-	if !hostSees(t, bystander) {
-		t.Error("another command was killed too")
-	}
-	hold.Close()
-	if err := other.Wait(); err != nil {
-		t.Errorf("the other command: %v", err)
-	}
-}
-
-func TestProbesForkBombEndsWithTheSandbox(t *testing.T) {
-	e := newEscape(t)
-	sb, facts, _ := e.box(t)
-	marker := facts.Marker + "-bomb"
-	// Each generation starts two more, deaf to everything but the kill.
-	script := `trap '' TERM HUP INT; bomb() { bomb "$@" & bomb "$@" & ` + stays(marker) + ` </dev/zero; }; bomb`
-	cmd := sb.Command(testContext(t), "sh", "-c", script)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the bomb goes off", func() bool { return hostSees(t, marker) })
-	if err := sb.Terminate(testContext(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err == nil {
-		t.Error("the bomb ended well")
-	}
-	if hostSees(t, marker) {
-		t.Error("the bomb goes on after Terminate")
-	}
-}
-
-// TestProbesHugeOutput: what a command writes is in pipes, and never in the
-// memory of this process.
-func TestProbesHugeOutput(t *testing.T) {
-	e := newEscape(t)
-	sb, _, _ := e.box(t)
-	const size, limit = 512 << 20, 32 << 20
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	runtime.GC()
-	base := heap()
-	t.Run("read", func(t *testing.T) {
-		cmd := sb.Command(testContext(t), "head", "-c", "536870912", "/dev/zero")
-		var n, most, next int64
-		cmd.Stdout = writerFunc(func(b []byte) (int, error) {
-			if n += int64(len(b)); n >= next {
-				next += 16 << 20
-				most = max(most, heap()-base)
-			}
-			return len(b), nil
-		})
-		if err := cmd.Run(); err != nil || n != size {
-			t.Errorf("%d bytes, %v", n, err)
-		}
-		if most > limit {
-			t.Errorf("the heap grew by %d bytes", most)
-		}
-	})
-	t.Run("not read, then closed", func(t *testing.T) {
-		cmd := sb.Command(testContext(t), "sh", "-c", "trap - PIPE; exec cat /dev/zero")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, 1<<20)); err != nil {
-			t.Fatal(err)
-		}
-		if grown := heap() - base; grown > limit {
-			t.Errorf("the heap grew by %d bytes", grown)
-		}
-		if err := out.Close(); err != nil {
-			t.Error(err)
-		}
-		exit := new(sandbox.ExitError)
-		if err := cmd.Wait(); !errors.As(err, &exit) {
-			t.Errorf("the writer ended with %v", err)
-		}
-	})
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
-
-// TestProbesTerminalHandedBack: a terminal is its command's own. What stays
-// behind on it neither reaches the next command's, nor keeps Wait.
-func TestProbesTerminalHandedBack(t *testing.T) {
-	e := newEscape(t)
-	sb, facts, _ := e.box(t)
-	size := &sandbox.Winsize{Rows: 24, Cols: 80}
-	marker := facts.Marker + "-tty"
-	first := sb.Command(testContext(t), "sh", "-c", "tty; test -t 0 && test -t 1 && test -t 2; "+stays(marker)+" </dev/tty & echo left")
-	first.TTY = size
-	out, err := first.Output()
-	if err != nil || !strings.Contains(string(out), "/dev/pts/") || !strings.Contains(string(out), "left") {
-		t.Fatalf("printed %q, %v", out, err)
-	}
-	second := sb.Command(testContext(t), "sh", "-c", "tty; stty size; read line && echo got $line")
-	second.TTY = size
-	second.Stdin = strings.NewReader("hello\n")
-	out, err = second.Output()
-	if err != nil || !strings.Contains(string(out), "/dev/pts/") || !strings.Contains(string(out), "24 80") || !strings.Contains(string(out), "got hello") {
-		t.Errorf("the next terminal printed %q, %v", out, err)
-	}
-	if _, err := sb.Command(testContext(t), "sh", "-c", "exec </dev/tty").Output(); err == nil {
-		t.Error("a command without a terminal has one")
-	}
 }

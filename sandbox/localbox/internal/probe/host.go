@@ -152,11 +152,8 @@ func (h *Host) ipc(id string) error {
 
 // process starts one that lives until the Host is closed.
 func (h *Host) process() error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	h.cmd = exec.Command(exe, child, "wait", h.Facts.Marker)
+	var err error
+	h.cmd = exec.Command("/proc/self/exe", child, "wait", h.Facts.Marker)
 	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
 		return err
 	}

@@ -21,18 +21,16 @@ func limitProbes() []Probe {
 	return []Probe{
 		{Name: "fork bomb", Destructive: true, run: forkBomb},
 		{Name: "thread bomb", Destructive: true, run: threadBomb},
-		{Name: "memory of one process", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "private", 1, 3*gib) }},
-		{Name: "memory of several processes", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "private", 6, gib/2) }},
-		{Name: "memory in nameless files", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "file", 3, gib) }},
-		{Name: "memory in System V segments", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "system v", 3, gib) }},
+		{Name: "memory of one process", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "private", 1) }},
+		{Name: "memory of several processes", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "private", 6) }},
+		{Name: "memory in nameless files", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "file", 3) }},
+		{Name: "memory in System V segments", Destructive: true, run: func(f *Facts) (string, bool) { return memory(f, "system v", 3) }},
 		{Name: "disk filled", Destructive: true, run: fillDisk},
 		{Name: "disk filled by one file", Destructive: true, run: fillOne},
 		{Name: "inodes used up", Destructive: true, run: fillInodes},
 		{Name: "cores beyond the limit", Destructive: true, run: cores},
 	}
 }
-
-const gib = 1 << 30
 
 // forkBomb counts how many processes can exist at once.
 func forkBomb(f *Facts) (string, bool) {
@@ -102,14 +100,12 @@ func threads(arg string) int {
 	return 0
 }
 
-// memory has several processes hold so much each, at the same time.
-func memory(f *Facts, how string, processes int, each int64) (string, bool) {
+// memory has processes hold three times the limit between them, all at once.
+func memory(f *Facts, how string, processes int) (string, bool) {
 	if f.Memory == 0 {
 		return skip()
 	}
-	if int64(processes)*each <= f.Memory*2 {
-		return held("the limit of %d is too large for this probe", f.Memory)
-	}
+	each := 3 * f.Memory / int64(processes)
 	stay, hold, err := os.Pipe()
 	if err != nil {
 		return held("%v", err)
@@ -172,17 +168,28 @@ func touch(args []string) int {
 	if err != nil {
 		return 2
 	}
-	b, err := allocate(args[0], int(size))
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	for i := 0; i < len(b); i += 4096 {
-		b[i] = 1
+	for held, piece := 0, pieceOf(args[0], int(size)); held < int(size); held += piece {
+		b, err := allocate(args[0], piece)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
 	}
 	fmt.Println("held")
 	io.Copy(io.Discard, os.Stdin)
 	return 0
+}
+
+// pieceOf is how much is asked for at a time: files are to stay below a limit
+// of their size.
+func pieceOf(how string, size int) int {
+	if how == "file" {
+		return min(size, 16<<20)
+	}
+	return size
 }
 
 func allocate(how string, size int) ([]byte, error) {
@@ -267,9 +274,9 @@ func fillInodes(f *Facts) (string, bool) {
 }
 
 // cores undoes a pinning to few cores and works on all of them for a second.
-// Slow machines and busy ones make it hold, never get through.
+// A machine that is slow, busy or has one core makes it hold, never get through.
 func cores(f *Facts) (string, bool) {
-	if f.CPU == 0 || runtime.NumCPU() == 1 && f.CPU >= 1 {
+	if f.CPU == 0 {
 		return skip()
 	}
 	var all unix.CPUSet

@@ -36,13 +36,35 @@ func opens(flag int, names ...string) (string, bool) {
 	text := "no such file"
 	for _, name := range names {
 		f, err := os.OpenFile(name, flag|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-		if err == nil {
-			f.Close()
+		if err != nil {
+			text = err.Error()
+			continue
+		}
+		hidden := covered(f, flag)
+		f.Close()
+		if !hidden {
 			return got("%s is open", name)
 		}
-		text = err.Error()
+		text = name + " is covered"
 	}
 	return held("%s", text)
+}
+
+// covered reports whether a sandbox has put nothing in a file's place: the null
+// device, or, where it is only to be read, an empty file in memory.
+func covered(f *os.File, flag int) bool {
+	var st unix.Stat_t
+	var sys unix.Statfs_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || unix.Fstatfs(int(f.Fd()), &sys) != nil {
+		return false
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		return st.Rdev == unix.Mkdev(1, 3)
+	case unix.S_IFREG:
+		return flag == os.O_RDONLY && sys.Type == unix.TMPFS_MAGIC && st.Size == 0
+	}
+	return false
 }
 
 // reads tries to read a first byte.
