@@ -39,31 +39,55 @@ type ContentBlock struct {
 	Raw json.RawMessage `json:"-"`
 }
 
-// UnmarshalJSON decodes a block and keeps it whole in Raw.
+// UnmarshalJSON decodes a block and keeps it whole in Raw. A field of another
+// shape than this package knows is left empty.
 func (b *ContentBlock) UnmarshalJSON(data []byte) error {
-	type plain ContentBlock // without this method
-	var p plain
-	if err := json.Unmarshal(data, &p); err != nil {
-		// A block of a type that gives these names another shape.
-		var head struct {
-			Type string `json:"type"`
-		}
-		if json.Unmarshal(data, &head) != nil || isKnownBlock(head.Type) {
-			return err
-		}
-		p = plain{Type: head.Type}
-	}
-	*b = ContentBlock(p)
-	b.Raw = bytes.Clone(data)
+	b.decode(bytes.Clone(data))
 	return nil
 }
 
-func isKnownBlock(blockType string) bool {
-	switch blockType {
-	case BlockText, BlockThinking, BlockToolUse, BlockToolResult:
-		return true
+// decode reads a block of which data is not used for anything else.
+func (b *ContentBlock) decode(data []byte) {
+	*b = ContentBlock{Raw: raw(data)}
+	members(data, func(key, value []byte) {
+		switch string(key) {
+		case "type":
+			b.Type = blockType(value)
+		case "text":
+			b.Text = text(value)
+		case "thinking":
+			b.Thinking = text(value)
+		case "signature":
+			b.Signature = text(value)
+		case "id":
+			b.ID = text(value)
+		case "name":
+			b.Name = text(value)
+		case "input":
+			b.Input = raw(value)
+		case "tool_use_id":
+			b.ToolUseID = text(value)
+		case "content":
+			b.Content.decode(value)
+		case "is_error":
+			b.IsError = isTrue(value)
+		}
+	})
+}
+
+// blockType is text for the types that nearly all blocks have.
+func blockType(value []byte) string {
+	switch string(value) { // no allocation
+	case `"text"`:
+		return BlockText
+	case `"thinking"`:
+		return BlockThinking
+	case `"tool_use"`:
+		return BlockToolUse
+	case `"tool_result"`:
+		return BlockToolResult
 	}
-	return false
+	return text(value)
 }
 
 // MarshalJSON gives Raw where there is one, so that nothing of a block is lost.
@@ -79,18 +103,23 @@ func (b ContentBlock) MarshalJSON() ([]byte, error) {
 // is decoded as one block of text.
 type Content []ContentBlock
 
-// UnmarshalJSON decodes a list of blocks, a string, or null.
+// UnmarshalJSON decodes a list of blocks, or a string. Anything else is no content.
 func (c *Content) UnmarshalJSON(data []byte) error {
+	c.decode(bytes.Clone(data))
+	return nil
+}
+
+func (c *Content) decode(data []byte) {
+	*c = nil
 	data = bytes.TrimSpace(data)
 	if len(data) > 0 && data[0] == '"' {
-		block := ContentBlock{Type: BlockText}
-		if err := json.Unmarshal(data, &block.Text); err != nil {
-			return err
-		}
-		*c = Content{block}
-		return nil
+		*c = Content{{Type: BlockText, Text: text(data)}}
+		return
 	}
-	return json.Unmarshal(data, (*[]ContentBlock)(c))
+	elements(data, func(value []byte) {
+		*c = append(*c, ContentBlock{})
+		(*c)[len(*c)-1].decode(value)
+	})
 }
 
 // Text is the text of the BlockText among the blocks, one after the other.
@@ -135,22 +164,34 @@ type AssistantMessage struct {
 
 // UnmarshalJSON decodes the line of the CLI.
 func (a *AssistantMessage) UnmarshalJSON(data []byte) error {
-	var line struct {
-		Message struct {
-			ID         string  `json:"id"`
-			Model      string  `json:"model"`
-			Content    Content `json:"content"`
-			StopReason string  `json:"stop_reason"`
-			Usage      Usage   `json:"usage"`
-		} `json:"message"`
-		Error string `json:"error"`
+	a.decode(bytes.Clone(data))
+	return nil
+}
+
+func (a *AssistantMessage) decode(line []byte) {
+	*a = AssistantMessage{}
+	message := func(key, value []byte) {
+		switch string(key) {
+		case "id":
+			a.MessageID = text(value)
+		case "model":
+			a.Model = text(value)
+		case "content":
+			a.Content.decode(value)
+		case "stop_reason":
+			a.StopReason = text(value)
+		case "usage":
+			a.Usage.decode(value)
+		}
 	}
-	err := json.Unmarshal(data, &line)
-	*a = AssistantMessage{
-		MessageID: line.Message.ID, Model: line.Message.Model, Content: line.Message.Content,
-		StopReason: line.Message.StopReason, Usage: line.Message.Usage, Error: line.Error,
-	}
-	return err
+	members(line, func(key, value []byte) {
+		switch string(key) {
+		case "message":
+			members(value, message)
+		case "error":
+			a.Error = text(value)
+		}
+	})
 }
 
 // UserMessage is what the model was told: the results of tools, and with
@@ -168,17 +209,28 @@ type UserMessage struct {
 
 // UnmarshalJSON decodes the line of the CLI.
 func (u *UserMessage) UnmarshalJSON(data []byte) error {
-	var line struct {
-		Message struct {
-			Content Content `json:"content"`
-		} `json:"message"`
-		ToolUseResult json.RawMessage `json:"tool_use_result"`
-		Replay        bool            `json:"isReplay"`
-		Synthetic     bool            `json:"isSynthetic"`
-	}
-	err := json.Unmarshal(data, &line)
-	*u = UserMessage{Content: line.Message.Content, ToolUseResult: line.ToolUseResult, Replay: line.Replay, Synthetic: line.Synthetic}
-	return err
+	u.decode(bytes.Clone(data))
+	return nil
+}
+
+func (u *UserMessage) decode(line []byte) {
+	*u = UserMessage{}
+	members(line, func(key, value []byte) {
+		switch string(key) {
+		case "message":
+			members(value, func(key, value []byte) {
+				if string(key) == "content" {
+					u.Content.decode(value)
+				}
+			})
+		case "tool_use_result":
+			u.ToolUseResult = raw(value)
+		case "isReplay":
+			u.Replay = isTrue(value)
+		case "isSynthetic":
+			u.Synthetic = isTrue(value)
+		}
+	})
 }
 
 // StreamEvent is one event of the Messages API's stream.
@@ -197,29 +249,40 @@ type StreamEvent struct {
 
 // UnmarshalJSON decodes the line of the CLI.
 func (e *StreamEvent) UnmarshalJSON(data []byte) error {
-	var line struct {
-		Event json.RawMessage `json:"event"`
+	e.decode(bytes.Clone(data))
+	return nil
+}
+
+func (e *StreamEvent) decode(line []byte) {
+	*e = StreamEvent{}
+	delta := func(key, value []byte) {
+		switch string(key) {
+		case "type":
+			e.DeltaType = text(value)
+		case "text":
+			e.Text = text(value)
+		case "thinking":
+			e.Thinking = text(value)
+		case "partial_json":
+			e.PartialJSON = text(value)
+		}
 	}
-	if err := json.Unmarshal(data, &line); err != nil {
-		return err
+	event := func(key, value []byte) {
+		switch string(key) {
+		case "type":
+			e.Type = text(value)
+		case "index":
+			e.Index = number(value)
+		case "delta":
+			members(value, delta)
+		}
 	}
-	var event struct {
-		Type  string `json:"type"`
-		Index int    `json:"index"`
-		Delta struct {
-			Type        string `json:"type"`
-			Text        string `json:"text"`
-			Thinking    string `json:"thinking"`
-			PartialJSON string `json:"partial_json"`
-		} `json:"delta"`
-	}
-	err := json.Unmarshal(line.Event, &event)
-	d := event.Delta
-	*e = StreamEvent{
-		Type: event.Type, Index: event.Index, DeltaType: d.Type,
-		Text: d.Text, Thinking: d.Thinking, PartialJSON: d.PartialJSON, Event: line.Event,
-	}
-	return err
+	members(line, func(key, value []byte) {
+		if string(key) == "event" {
+			e.Event = raw(value)
+			members(value, event)
+		}
+	})
 }
 
 // Init begins every turn: what the CLI works with.

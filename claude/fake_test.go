@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -34,11 +35,12 @@ func missing(*fakeCLI) {}
 
 type fakeProvider struct {
 	driver.Provider
-	play func(c *fakeCLI)
+	play       func(c *fakeCLI)
+	kernelPipe bool
 }
 
 func (p fakeProvider) Create(context.Context, *driver.Config) (driver.Sandbox, error) {
-	return &fakeBox{play: p.play}, nil
+	return &fakeBox{play: p.play, kernelPipe: p.kernelPipe}, nil
 }
 
 func (p fakeProvider) List(context.Context, *driver.Filter) iter.Seq2[*driver.Info, error] {
@@ -47,9 +49,10 @@ func (p fakeProvider) List(context.Context, *driver.Filter) iter.Seq2[*driver.In
 
 type fakeBox struct {
 	driver.Sandbox
-	play func(c *fakeCLI)
-	mu   sync.Mutex
-	end  driver.End
+	play       func(c *fakeCLI)
+	kernelPipe bool
+	mu         sync.Mutex
+	end        driver.End
 }
 
 func (b *fakeBox) ID() string               { return fmt.Sprintf("fake-%p", b) }
@@ -72,7 +75,7 @@ func (b *fakeBox) Start(_ context.Context, e *driver.Exec) (driver.Process, erro
 	}
 	c := &fakeCLI{args: e.Args, env: e.Env, box: b, ended: make(chan struct{}), signals: make(chan driver.Signal, 8)}
 	c.inR, c.inW = io.Pipe()
-	c.outR, c.outW = io.Pipe()
+	c.outR, c.outW = b.pipe()
 	c.errR, c.errW = io.Pipe()
 	c.in = bufio.NewReader(c.inR)
 	go func() {
@@ -80,6 +83,19 @@ func (b *fakeBox) Start(_ context.Context, e *driver.Exec) (driver.Process, erro
 		c.exit(driver.Exit{})
 	}()
 	return c, nil
+}
+
+// pipe is what stdout goes through: as a rule one that keeps nothing, so that
+// tests see every write.
+func (b *fakeBox) pipe() (io.ReadCloser, io.WriteCloser) {
+	if !b.kernelPipe {
+		return io.Pipe()
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	return r, w
 }
 
 type noFiles struct{ driver.FileSystem }
@@ -93,14 +109,16 @@ type fakeCLI struct {
 	in        *bufio.Reader
 	signals   chan driver.Signal
 
-	inR        *io.PipeReader
-	inW        *io.PipeWriter
-	outR, errR *io.PipeReader
-	outW, errW *io.PipeWriter
-	once       sync.Once
-	ended      chan struct{}
-	end        driver.Exit
-	err        error
+	inR   *io.PipeReader
+	inW   *io.PipeWriter
+	outR  io.ReadCloser
+	outW  io.WriteCloser
+	errR  *io.PipeReader
+	errW  *io.PipeWriter
+	once  sync.Once
+	ended chan struct{}
+	end   driver.Exit
+	err   error
 }
 
 // exit ends the program. Only the first call counts.

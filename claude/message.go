@@ -1,6 +1,7 @@
 package claude
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -44,56 +45,92 @@ type Message struct {
 	Raw json.RawMessage
 }
 
-// Decode decodes the whole line into v, as json.Unmarshal does.
-func (m *Message) Decode(v any) error { return m.decode("", v) }
+// ParseMessage reads a line that Stream.Lines gave, now or from where it was
+// kept. One that is not a message is a *ProtocolError, with the line in
+// Message.Raw. The Message shares the line's memory.
+func ParseMessage(line []byte) (Message, error) {
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	m, err := new(scanner).scan(line)
+	if err != nil {
+		return m, &ProtocolError{Line: line, Err: err}
+	}
+	return m, nil
+}
+
+// Decode decodes the whole line into v, as json.Unmarshal does, of which the
+// error is a *ProtocolError.
+func (m *Message) Decode(v any) error {
+	if err := json.Unmarshal(m.Raw, v); err != nil {
+		return &ProtocolError{Line: m.Raw, Err: err}
+	}
+	return nil
+}
 
 // Assistant decodes a message of TypeAssistant. Another type is an error.
 func (m *Message) Assistant() (*AssistantMessage, error) {
+	if err := m.is(TypeAssistant); err != nil {
+		return nil, err
+	}
 	a := new(AssistantMessage)
-	return a, m.decode(TypeAssistant, a)
+	a.decode(m.Raw)
+	return a, nil
 }
 
 // User decodes a message of TypeUser: as a rule the results of tools. Another
 // type is an error.
 func (m *Message) User() (*UserMessage, error) {
+	if err := m.is(TypeUser); err != nil {
+		return nil, err
+	}
 	u := new(UserMessage)
-	return u, m.decode(TypeUser, u)
+	u.decode(m.Raw)
+	return u, nil
 }
 
 // Init decodes a system message of SubtypeInit, which begins every turn.
 // Another type is an error.
 func (m *Message) Init() (*Init, error) {
+	if err := m.is(TypeSystem, SubtypeInit); err != nil {
+		return nil, err
+	}
 	i := new(Init)
-	return i, m.decode(TypeSystem, i)
+	return i, m.Decode(i)
 }
 
 // StreamEvent decodes a message of TypeStreamEvent, which Options.Partial asks
 // for. Another type is an error.
 func (m *Message) StreamEvent() (*StreamEvent, error) {
+	if err := m.is(TypeStreamEvent); err != nil {
+		return nil, err
+	}
 	e := new(StreamEvent)
-	return e, m.decode(TypeStreamEvent, e)
+	e.decode(m.Raw)
+	return e, nil
 }
 
 // Result decodes a message of TypeResult. Another type is an error.
 func (m *Message) Result() (*Result, error) {
+	if err := m.is(TypeResult); err != nil {
+		return nil, err
+	}
 	r := new(Result)
-	return r, m.decode(TypeResult, r)
+	return r, m.Decode(r)
 }
 
 // APIRetry decodes a system message of SubtypeAPIRetry: a request to the model
 // failed and is repeated. Another type is an error.
 func (m *Message) APIRetry() (*APIRetry, error) {
+	if err := m.is(TypeSystem, SubtypeAPIRetry); err != nil {
+		return nil, err
+	}
 	r := new(APIRetry)
-	return r, m.decode(TypeSystem, r)
+	return r, m.Decode(r)
 }
 
-// decode decodes the line if it is of the type wanted; "" is any.
-func (m *Message) decode(want string, v any) error {
-	if want != "" && m.Type != want {
-		return fmt.Errorf("claude: a message of type %q is not %q", m.Type, want)
+// is is an error for a message of another type, or subtype where one is given.
+func (m *Message) is(want string, subtype ...string) error {
+	if m.Type == want && (len(subtype) == 0 || m.Subtype == subtype[0]) {
+		return nil
 	}
-	if err := json.Unmarshal(m.Raw, v); err != nil {
-		return &ProtocolError{Line: m.Raw, Err: err}
-	}
-	return nil
+	return fmt.Errorf("claude: a message of type %q, subtype %q is not %q", m.Type, m.Subtype, append([]string{want}, subtype...))
 }

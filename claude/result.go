@@ -59,6 +59,22 @@ type Usage struct {
 	CacheReadInputTokens     int `json:"cache_read_input_tokens"`
 }
 
+// decode reads what the API writes.
+func (u *Usage) decode(value []byte) {
+	members(value, func(key, value []byte) {
+		switch string(key) {
+		case "input_tokens":
+			u.InputTokens = number(value)
+		case "output_tokens":
+			u.OutputTokens = number(value)
+		case "cache_creation_input_tokens":
+			u.CacheCreationInputTokens = number(value)
+		case "cache_read_input_tokens":
+			u.CacheReadInputTokens = number(value)
+		}
+	})
+}
+
 // ModelUsage counts one model's tokens, and what they cost.
 type ModelUsage struct {
 	InputTokens              int     `json:"inputTokens"`

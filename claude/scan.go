@@ -46,7 +46,7 @@ func (s *scanner) scan(line []byte) (Message, error) {
 		}
 		return m, errNotObject
 	}
-	if err := s.object(&m); err != nil {
+	if err := s.object(func(key, value []byte) { s.member(&m, key, value) }); err != nil {
 		return Message{Raw: line}, err
 	}
 	s.space()
@@ -65,8 +65,9 @@ func syntaxError(data []byte) error {
 	return json.Unmarshal(data, &v)
 }
 
-// object reads the object at pos, and what the envelope says if m is not nil.
-func (s *scanner) object(m *Message) error {
+// object reads the object at pos, and shows its members to visit, if that is
+// not nil.
+func (s *scanner) object(visit func(key, value []byte)) error {
 	if s.depth++; s.depth > maxDepth {
 		return errTooDeep
 	}
@@ -86,8 +87,8 @@ func (s *scanner) object(m *Message) error {
 		if err := s.value(); err != nil {
 			return err
 		}
-		if m != nil {
-			s.member(m, key, s.data[start:s.pos])
+		if visit != nil {
+			visit(key, s.data[start:s.pos])
 		}
 		s.space()
 		switch s.peek() {
@@ -151,7 +152,7 @@ func (s *scanner) value() error {
 	case '{':
 		return s.object(nil)
 	case '[':
-		return s.array()
+		return s.array(nil)
 	case 't':
 		return s.literal("true")
 	case 'f':
@@ -166,7 +167,8 @@ func (s *scanner) value() error {
 	}
 }
 
-func (s *scanner) array() error {
+// array reads the array at pos, and shows its elements to visit, if that is not nil.
+func (s *scanner) array(visit func(value []byte)) error {
 	if s.depth++; s.depth > maxDepth {
 		return errTooDeep
 	}
@@ -178,8 +180,12 @@ func (s *scanner) array() error {
 		return nil
 	}
 	for {
+		start := s.pos
 		if err := s.value(); err != nil {
 			return err
+		}
+		if visit != nil {
+			visit(s.data[start:s.pos])
 		}
 		s.space()
 		switch s.peek() {
@@ -353,30 +359,4 @@ func (s *scanner) repeated(value []byte, slot int) string {
 		s.last[slot] = string(inner)
 	}
 	return s.last[slot]
-}
-
-// isPlainString reports whether a valid value is a string that needs no
-// decoding: ASCII without escapes.
-func isPlainString(value []byte) bool {
-	if value[0] != '"' {
-		return false
-	}
-	for _, c := range value[1 : len(value)-1] {
-		if c == '\\' || c >= 0x80 {
-			return false
-		}
-	}
-	return true
-}
-
-// text is the text of a valid value; "" if it is not a string.
-func text(value []byte) string {
-	if isPlainString(value) {
-		return string(value[1 : len(value)-1])
-	}
-	var t string
-	if json.Unmarshal(value, &t) != nil {
-		return ""
-	}
-	return t
 }

@@ -120,9 +120,37 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("a result cannot be decoded: %v", err)
 		}
 		if a, err := m.Assistant(); err == nil {
+			compare(t, line, a)
 			if _, err := json.Marshal(a.Content); err != nil {
 				t.Fatalf("the content cannot be encoded again: %v", err)
 			}
 		}
 	})
+}
+
+// compare checks an assistant message against encoding/json, where that finds
+// the shapes it knows.
+func compare(t *testing.T, line []byte, got *AssistantMessage) {
+	t.Helper()
+	// Maps, because struct fields match names without regard to case.
+	var all, message map[string]json.RawMessage
+	var blocks []map[string]json.RawMessage
+	if json.Unmarshal(line, &all) != nil || json.Unmarshal(all["message"], &message) != nil ||
+		json.Unmarshal(message["content"], &blocks) != nil || blocks == nil {
+		return
+	}
+	if len(got.Content) != len(blocks) {
+		t.Fatalf("%d blocks, want %d", len(got.Content), len(blocks))
+	}
+	for i, block := range blocks {
+		for key, value := range map[string]string{"type": got.Content[i].Type, "text": got.Content[i].Text, "name": got.Content[i].Name} {
+			var want string
+			if json.Unmarshal(block[key], &want) == nil && value != want {
+				t.Fatalf("%s of block %d is %q, want %q", key, i, value, want)
+			}
+		}
+		if input := block["input"]; len(input) > 0 && string(input) != "null" && !bytes.Equal(bytes.TrimSpace(got.Content[i].Input), bytes.TrimSpace(input)) {
+			t.Fatalf("input of block %d is %q, want %q", i, got.Content[i].Input, input)
+		}
+	}
 }

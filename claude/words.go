@@ -1,7 +1,5 @@
 package claude
 
-import "encoding/json"
-
 // words picks what Claude says to the user out of the messages. The zero value
 // is ready.
 type words struct {
@@ -26,31 +24,35 @@ func (w *words) of(m *Message) string {
 }
 
 func (w *words) event(m *Message) string {
-	var line struct {
-		Event struct {
-			Type    string `json:"type"`
-			Message struct {
-				ID string `json:"id"`
-			} `json:"message"`
-			Delta struct {
-				Type string `json:"type"`
-				Text string `json:"text"`
-			} `json:"delta"`
-		} `json:"event"`
-	}
-	if json.Unmarshal(m.Raw, &line) != nil {
+	e, err := m.StreamEvent()
+	if err != nil {
 		return ""
 	}
-	switch e := &line.Event; {
+	switch {
 	case e.Type == "message_start":
-		w.message, w.streamed = e.Message.ID, false
+		w.message, w.streamed = messageID(e.Event), false
 	case e.Type == "content_block_start":
 		w.begun = true
-	case e.Type == "content_block_delta" && e.Delta.Type == "text_delta":
+	case e.DeltaType == "text_delta":
 		w.streamed = true
-		return w.say(e.Delta.Text)
+		return w.say(e.Text)
 	}
 	return ""
+}
+
+// messageID is the id of the message that an event starts.
+func messageID(event []byte) (id string) {
+	members(event, func(key, value []byte) {
+		if string(key) != "message" {
+			return
+		}
+		members(value, func(key, value []byte) {
+			if string(key) == "id" {
+				id = text(value)
+			}
+		})
+	})
+	return id
 }
 
 // assistant gives the words of a whole block, unless they came as events.
