@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
@@ -82,10 +81,7 @@ func run(uc *net.UnixConn) int {
 // would be inherited by every command.
 func drainSignals() {
 	ch := make(chan os.Signal, 16)
-	signal.Notify(ch, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
-		syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN,
-		syscall.SIGTTOU, syscall.SIGXCPU, syscall.SIGXFSZ, syscall.SIGWINCH, syscall.SIGTRAP, syscall.SIGABRT,
-		syscall.SIGSYS, syscall.SIGIO)
+	signal.Notify(ch) // all of them: a SIGSEGV that was sent is no fault of ours
 	go func() {
 		for range ch {
 		}

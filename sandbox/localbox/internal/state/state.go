@@ -123,7 +123,7 @@ func (d *Dir) Reserve(id, name string) (alive *os.File, err error) {
 		if err := os.Mkdir(d.Box(id), 0o700); err != nil {
 			return err
 		}
-		alive, err = os.OpenFile(filepath.Join(d.Box(id), "alive"), os.O_RDWR|os.O_CREATE, 0o600)
+		alive, err = os.OpenFile(d.aliveFile(id), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return err
 		}
@@ -135,6 +135,10 @@ func (d *Dir) Reserve(id, name string) (alive *os.File, err error) {
 	}
 	return alive, err
 }
+
+const aliveName = "alive"
+
+func (d *Dir) aliveFile(id string) string { return filepath.Join(d.Box(id), aliveName) }
 
 func (d *Dir) nameLink(name string) string {
 	sum := sha256.Sum256([]byte(name))
@@ -183,7 +187,7 @@ func (d *Dir) Release(id, name string) error {
 // Alive reports whether a process of the sandbox lives, or one that is about to
 // make it.
 func (d *Dir) Alive(id string) bool {
-	f, err := os.Open(filepath.Join(d.Box(id), "alive"))
+	f, err := os.Open(d.aliveFile(id))
 	if err != nil {
 		return false
 	}
@@ -241,7 +245,7 @@ func (d *Dir) IDs() ([]string, error) {
 	return ids, err
 }
 
-// Clear removes everything of a sandbox but its record.
+// Clear removes everything of a sandbox but its record and its lock.
 func (d *Dir) Clear(id string) error {
 	entries, err := os.ReadDir(d.Box(id))
 	if err != nil {
@@ -249,7 +253,7 @@ func (d *Dir) Clear(id string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if name := e.Name(); name != "info.json" {
+		if name := e.Name(); name != "info.json" && name != aliveName {
 			errs = append(errs, removeAll(filepath.Join(d.Box(id), name)))
 		}
 	}

@@ -80,7 +80,11 @@ func (d *Dir) Bury(rec *Record) error {
 	if err := errors.Join(errs...); err != nil {
 		return err // the record still says that it runs: the next sweep tries again
 	}
-	return d.Write(rec)
+	if err := d.Write(rec); err != nil {
+		return err
+	}
+	// Last: without it, a record that says that the sandbox runs is a lost one.
+	return os.Remove(d.aliveFile(rec.Info.ID))
 }
 
 // sweepUnfinished removes a directory without a record whose maker is gone.
