@@ -4,6 +4,7 @@ package clitest
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -27,4 +28,14 @@ func CLI(t testing.TB) *claude.CLI {
 		t.Skipf("needs the real Claude Code CLI (set %s to its path, put claude on PATH, or run an example once, which installs it): %v", Env, err)
 	}
 	return cli
+}
+
+// OnPath makes the test's programs find cli as "claude" on PATH.
+func OnPath(t testing.TB, cli *claude.CLI) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Symlink(cli.Path, filepath.Join(dir, "claude")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 }

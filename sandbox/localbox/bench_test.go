@@ -1,0 +1,233 @@
+//go:build linux
+
+package localbox_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vivarium-go/vivarium/internal/figure"
+	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/localbox"
+)
+
+func benchProvider(b *testing.B) *sandbox.Provider {
+	b.Helper()
+	p, err := localbox.Open(&localbox.Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Skipf("sandboxes are not possible here: %v", err)
+	}
+	b.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+func benchSandbox(b *testing.B, p *sandbox.Provider) *sandbox.Sandbox {
+	b.Helper()
+	sb, err := p.Create(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = sb.Terminate(context.Background()) })
+	return sb
+}
+
+// bareClone runs true in new namespaces of the same kinds, with no root, no
+// limits and no filter: the floor of what the kernel asks for them.
+func bareClone(b *testing.B) {
+	cmd := exec.Command("/bin/true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
+			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkCreateExec: a sandbox made, and its first command run to the end.
+func BenchmarkCreateExec(b *testing.B) {
+	p := benchProvider(b)
+	var pair figure.Pair
+	var terminate []time.Duration
+	for b.Loop() {
+		var sb *sandbox.Sandbox
+		pair.Measure(func() {
+			var err error
+			if sb, err = p.Create(b.Context(), nil); err != nil {
+				b.Fatal(err)
+			}
+			if err := sb.Command(b.Context(), "/bin/true").Run(); err != nil {
+				b.Fatal(err)
+			}
+		}, func() { bareClone(b) })
+		start := time.Now()
+		if err := sb.Terminate(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		terminate = append(terminate, time.Since(start))
+	}
+	pair.Print(os.Stdout, "create_exec", "bare-clone-of-the-same-namespaces")
+	end := figure.Pair{Ours: terminate, Peer: pair.Peer}
+	end.Print(os.Stdout, "terminate", "bare-clone-of-the-same-namespaces")
+}
+
+// BenchmarkExecTrue: a command in a sandbox that stands.
+func BenchmarkExecTrue(b *testing.B) {
+	sb := benchSandbox(b, benchProvider(b))
+	var pair figure.Pair
+	for b.Loop() {
+		pair.Measure(func() {
+			if err := sb.Command(b.Context(), "/bin/true").Run(); err != nil {
+				b.Fatal(err)
+			}
+		}, func() {
+			if err := exec.Command("/bin/true").Run(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+	pair.Print(os.Stdout, "exec_true", "os/exec")
+}
+
+const streamSize = 256 << 20
+
+// BenchmarkStdout: 256 MiB from a command to an io.Writer, against the same
+// command run by os/exec.
+func BenchmarkStdout(b *testing.B) {
+	sb := benchSandbox(b, benchProvider(b))
+	args := []string{"-c", strconv.Itoa(streamSize), "/dev/zero"}
+	var pair figure.Pair
+	b.SetBytes(2 * streamSize)
+	for b.Loop() {
+		pair.Measure(func() {
+			cmd := sb.Command(b.Context(), "head", args...)
+			cmd.Stdout = onlyWriter{io.Discard}
+			if err := cmd.Run(); err != nil {
+				b.Fatal(err)
+			}
+		}, func() {
+			cmd := exec.Command("head", args...)
+			cmd.Stdout = onlyWriter{io.Discard}
+			if err := cmd.Run(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+	ours, peer := figure.Quantile(pair.Ours, 0.5), figure.Quantile(pair.Peer, 0.5)
+	figure.Line(os.Stdout, "stdout_throughput", streamSize/ours.Seconds()/(1<<20), "MiB/s", peer.Seconds()/ours.Seconds(), "pipe-of-os/exec")
+}
+
+// onlyWriter hides io.Discard's ReadFrom, which io.Copy would use on one side only.
+type onlyWriter struct{ io.Writer }
+
+const manyAlive = 1000
+
+// BenchmarkThousandAlive: 1,000 sandboxes at once, the memory they take from
+// the machine, and that each still answers. The peer is the memory of as many
+// idle "sleep" processes.
+func BenchmarkThousandAlive(b *testing.B) {
+	if testing.Short() {
+		b.Skip("takes half a minute; run without -short")
+	}
+	p := benchProvider(b)
+	for b.Loop() {
+		before := usedMemory(b)
+		start := time.Now()
+		boxes := createMany(b, p, manyAlive)
+		created := time.Since(start)
+		eachOf(b, boxes, func(ctx context.Context, sb *sandbox.Sandbox) error {
+			return sb.Command(ctx, "/bin/true").Run()
+		})
+		perBox := float64(usedMemory(b)-before) / manyAlive / (1 << 20)
+		eachOf(b, boxes, func(ctx context.Context, sb *sandbox.Sandbox) error { return sb.Terminate(ctx) })
+		figure.Line(os.Stdout, "alive_memory_each", perBox, "MiB", perBox/sleepMemory(b), "an-idle-sleep-process")
+		figure.Line(os.Stdout, "alive_create_each", created.Seconds()*1000/manyAlive, "ms", created.Seconds()/cloneMany(b).Seconds(), "bare-clones-as-many-at-once")
+	}
+}
+
+const atOnce = 16
+
+func createMany(b *testing.B, p *sandbox.Provider, n int) []*sandbox.Sandbox {
+	boxes := make([]*sandbox.Sandbox, n)
+	g, ctx := errgroup.WithContext(b.Context())
+	g.SetLimit(atOnce)
+	for i := range boxes {
+		g.Go(func() (err error) {
+			boxes[i], err = p.Create(ctx, nil)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return boxes
+}
+
+func eachOf(b *testing.B, boxes []*sandbox.Sandbox, fn func(context.Context, *sandbox.Sandbox) error) {
+	g, ctx := errgroup.WithContext(b.Context())
+	g.SetLimit(atOnce)
+	for _, sb := range boxes {
+		g.Go(func() error { return fn(ctx, sb) })
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func cloneMany(b *testing.B) time.Duration {
+	start := time.Now()
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for range manyAlive {
+		g.Go(func() error { bareClone(b); return nil })
+	}
+	_ = g.Wait()
+	return time.Since(start)
+}
+
+// sleepMemory is what one of many idle sleep processes takes, in MiB.
+func sleepMemory(b *testing.B) float64 {
+	const n = 200
+	before := usedMemory(b)
+	var cmds []*exec.Cmd
+	for range n {
+		cmd := exec.Command("sleep", "600")
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	after := usedMemory(b)
+	for _, cmd := range cmds {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	return float64(after-before) / n / (1 << 20)
+}
+
+// usedMemory is the machine's memory that is not available to new programs, in
+// bytes: it counts kernel memory of namespaces and mounts too.
+func usedMemory(b *testing.B) int64 {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var total, available int64
+	for line := range strings.Lines(string(data)) {
+		_, _ = fmt.Sscanf(line, "MemTotal: %d kB", &total)
+		_, _ = fmt.Sscanf(line, "MemAvailable: %d kB", &available)
+	}
+	return (total - available) << 10
+}
