@@ -10,8 +10,6 @@ import (
 	"iter"
 	"os"
 	"os/exec"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -195,15 +193,6 @@ func (c *fakeCLI) result(uuid, more string) {
 
 // drain reads stdin to its end.
 func (c *fakeCLI) drain() { _, _ = io.Copy(io.Discard, c.in) }
-
-func (c *fakeCLI) flag(name string) (value string, ok bool) {
-	for _, a := range c.args {
-		if v, found := strings.CutPrefix(a, "--"+name+"="); found {
-			return v, true
-		}
-	}
-	return "", slices.Contains(c.args, "--"+name)
-}
 
 func (c *fakeCLI) Stdin() io.WriteCloser { return c.inW }
 func (c *fakeCLI) Stdout() io.ReadCloser { return c.outR }

@@ -40,8 +40,9 @@ type Message struct {
 	// ParentToolUseID is set on what a subagent does: the id of the tool use
 	// that started it.
 	ParentToolUseID string
-	// Raw is the line as the CLI wrote it, without its newline. It is the
-	// receiver's to keep, and not to be changed while the message is in use.
+	// Raw is the line as the CLI wrote it, without its newline. It shares memory
+	// with its neighbours: clone what is to be kept for long, and do not change
+	// it. What the accessors return shares it too.
 	Raw json.RawMessage
 }
 

@@ -3,6 +3,7 @@ package claude
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -83,7 +84,7 @@ func FuzzLines(f *testing.F) {
 		for {
 			lines, err := l.next()
 			got = append(got, lines...)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
