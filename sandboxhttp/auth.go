@@ -96,11 +96,20 @@ func (h *Handler) authenticate(r *http.Request) (*Principal, error) {
 	case !isAccount(p.Account):
 		return nil, errors.New("authentication: the principal's account is not 1 to 128 bytes without control characters")
 	}
-	read := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if p.Role != RoleMember && !(p.Role == RoleViewer && read) {
+	if !p.Role.may(r.Method) {
 		return nil, newProblem(http.StatusForbidden, codeForbidden, "this role may read, but not change anything")
 	}
 	return p, nil
+}
+
+func (r Role) may(method string) bool {
+	switch r {
+	case RoleMember:
+		return true
+	case RoleViewer:
+		return method == http.MethodGet || method == http.MethodHead
+	}
+	return false
 }
 
 func isAccount(account string) bool {

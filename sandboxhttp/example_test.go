@@ -51,7 +51,7 @@ func ExampleNew() {
 func ExampleBearerToken() {
 	auth := sandboxhttp.BearerToken("a long random secret", &sandboxhttp.Principal{Account: "team"})
 
-	r := httptest.NewRequest("GET", "/sandbox", nil)
+	r := httptest.NewRequest(http.MethodGet, "/sandbox", nil)
 	_, err := auth(r)
 	fmt.Println(err)
 	r.Header.Set("Authorization", "Bearer a long random secret")
@@ -66,7 +66,7 @@ func ExampleBearerToken() {
 func ExampleLocal() {
 	auth := sandboxhttp.Local("me")
 
-	r := httptest.NewRequest("GET", "http://localhost:8080/sandbox", nil)
+	r := httptest.NewRequest(http.MethodGet, "http://localhost:8080/sandbox", nil)
 	r.RemoteAddr = "127.0.0.1:50000"
 	p, err := auth(r)
 	fmt.Println(p.Account, err)

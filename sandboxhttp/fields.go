@@ -39,14 +39,15 @@ func fieldOf(text string) (field, detail string) {
 func invalidProblem(err error) *problem {
 	p := newProblem(http.StatusUnprocessableEntity, codeValidationFailed, "some fields cannot be taken as they are").because(err)
 	for _, leaf := range leaves(err) {
-		if leaf == sandbox.ErrInvalid {
+		text := leaf.Error()
+		if text == sandbox.ErrInvalid.Error() {
 			continue
 		}
-		field, detail := fieldOf(leaf.Error())
+		field, detail := fieldOf(text)
 		if field == "" {
 			field = "body"
 		}
-		p.field(field, detail)
+		p.Errors = append(p.Errors, fieldError{field, detail})
 	}
 	return p
 }
@@ -56,7 +57,7 @@ func unsupportedProblem(err error) *problem {
 	p := newProblem(http.StatusUnprocessableEntity, codeUnsupportedSetting, "the server's sandboxes do not have this setting").because(err)
 	for _, leaf := range leaves(err) {
 		if field, detail := fieldOf(leaf.Error()); field != "" {
-			p.field(field, detail)
+			p.Errors = append(p.Errors, fieldError{field, detail})
 		}
 	}
 	return p
@@ -65,7 +66,7 @@ func unsupportedProblem(err error) *problem {
 // leaves are the errors at the ends of the tree that err is the root of, and
 // those that wrap a sentinel in words of their own.
 func leaves(err error) []error {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
 	case interface{ Unwrap() []error }:
 		var all []error
 		for _, inner := range e.Unwrap() {

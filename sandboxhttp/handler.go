@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -137,7 +138,7 @@ func (h *Handler) methods(endpoints map[string]endpoint) http.Handler {
 // ServeHTTP implements http.Handler. Mount it below a prefix with http.StripPrefix.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("X-Request-Id")
-	if !isRequestID(id) {
+	if !requestIDRE.MatchString(id) {
 		id = strings.ToLower(rand.Text())
 	}
 	r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
@@ -161,7 +162,7 @@ func (h *Handler) recovered(w *trackedWriter, r *http.Request) {
 	if v == nil {
 		return
 	}
-	if v == http.ErrAbortHandler {
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(v)
 	}
 	h.log.ErrorContext(r.Context(), "panic while serving a request", "request_id", requestID(r.Context()),
@@ -208,12 +209,8 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// isRequestID reports whether a proxy's id can be taken over into logs.
-func isRequestID(id string) bool {
-	return id != "" && len(id) <= 64 && !strings.ContainsFunc(id, func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_' || r == '.')
-	})
-}
+// requestIDRE matches the ids of a proxy that can be taken over into logs.
+var requestIDRE = regexp.MustCompile(`^[0-9A-Za-z._-]{1,64}$`)
 
 func (h *Handler) healthz(w http.ResponseWriter, r *http.Request) {
 	h.writeJSON(w, http.StatusOK, []byte(`{"status":"ok"}`))

@@ -1,6 +1,7 @@
 package sandboxhttp_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,7 +41,7 @@ func TestBodies(t *testing.T) {
 		{"/sandbox", `[]`, 400, "invalid_request", []string{"body"}},
 		{"/sandbox", `null`, 400, "invalid_request", []string{"body"}},
 		{"/sandbox", `"x"`, 400, "invalid_request", []string{"body"}},
-		{"/sandbox", `{"nmae":"x"}`, 400, "invalid_request", []string{"nmae"}},
+		{"/sandbox", `{"nam":"x"}`, 400, "invalid_request", []string{"nam"}},
 		{"/sandbox", `{"Name":"x"}`, 400, "invalid_request", []string{"Name"}},
 		{"/sandbox", `{"name":"x","name":"y"}`, 400, "invalid_request", []string{"name"}},
 		{"/sandbox", `{"name":1,"cpu":"2","pids":1.5,"tags":[],"env":{"A":1},"network":"none"}`, 400, "invalid_request",
@@ -95,7 +96,7 @@ func TestPathsAndMethods(t *testing.T) {
 		"/sandbox": "GET, POST", box: "GET, DELETE", box + "/claude": "POST", box + "/runs": "GET", box + "/runs/x/events": "GET",
 	} {
 		resp := s.request("PATCH", path, "")
-		if resp.StatusCode != 405 || resp.Header.Get("Allow") != allow || resp.Header.Get("Content-Type") != "application/problem+json" {
+		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != allow || resp.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("PATCH %s: %d, Allow %q", path, resp.StatusCode, resp.Header.Get("Allow"))
 		}
 	}
@@ -157,7 +158,7 @@ func TestBearerToken(t *testing.T) {
 		{"", "", false},
 		{"", "Bearer ", false},
 	} {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Authorization", c.header)
 		p, err := sandboxhttp.BearerToken(c.token, who)(r)
 		if (err == nil) != c.ok || (p == who) != c.ok || err != nil && strings.Contains(err.Error(), "s3cret") {
@@ -182,7 +183,7 @@ func TestLocalIsForThisMachineOnly(t *testing.T) {
 		{"192.0.2.1:5", "localhost:8080", false},
 		{"@", "localhost", false},
 	} {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr, r.Host = c.peer, c.host
 		p, err := auth(r)
 		if (err == nil) != c.ok || c.ok && p.Account != "me" {
@@ -237,7 +238,7 @@ func (w wrappedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func TestMiddlewareThatCannotFlush(t *testing.T) {
 	s := serve(t, newPlace(t, talk), nil)
 	box := s.create("")
-	r := httptest.NewRequest("POST", box+"/claude", strings.NewReader(`{"prompt":"go"}`))
+	r := httptest.NewRequest(http.MethodPost, box+"/claude", strings.NewReader(`{"prompt":"go"}`))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("X-Test-Account", "acme")
 	rec := httptest.NewRecorder()
@@ -258,11 +259,11 @@ func TestAbortIsLeftToTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if v := recover(); v != http.ErrAbortHandler {
-			t.Errorf("recovered %v", v)
+		if err, ok := recover().(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+			t.Errorf("recovered %v", err)
 		}
 	}()
-	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/sandbox", nil))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/sandbox", nil))
 }
 
 // The error of a driver may say more than clients are to know.
@@ -299,7 +300,7 @@ func FuzzBody(f *testing.F) {
 	f.Cleanup(func() { _ = h.Shutdown(f.Context()) })
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, path := range []string{"/sandbox", "/sandbox/x/claude"} {
-			r := httptest.NewRequest("POST", path, strings.NewReader(string(body)))
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(string(body)))
 			r.Header.Set("Content-Type", "application/json")
 			r.Header.Set("X-Test-Account", "acme")
 			w := httptest.NewRecorder()

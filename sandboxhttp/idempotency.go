@@ -22,7 +22,8 @@ type answer struct {
 	status   int
 	location string
 	body     []byte
-	run      *run // for a stream: what to follow
+	box      *box   // for a stream: the run to follow is this box's
+	run      string // and has this id
 }
 
 // keys remembers the Idempotency-Keys of the last day and what was answered. Only

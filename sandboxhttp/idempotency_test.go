@@ -15,7 +15,7 @@ func TestSameKeySameAnswer(t *testing.T) {
 	s := serve(t, p, nil)
 	first := s.ask(201, "POST", "/sandbox", `{"name":"x"}`, "Idempotency-Key", "k1")
 	resp := s.request("POST", "/sandbox", `{"name":"x"}`, "Idempotency-Key", "k1")
-	if resp.StatusCode != 201 || !strings.HasSuffix(resp.Header.Get("Location"), first["id"].(string)) {
+	if resp.StatusCode != http.StatusCreated || !strings.HasSuffix(resp.Header.Get("Location"), first["id"].(string)) {
 		t.Errorf("again: %d, %s", resp.StatusCode, resp.Header.Get("Location"))
 	}
 	if again := s.ask(201, "POST", "/sandbox", `{"name":"x"}`, "Idempotency-Key", "k1"); fmt.Sprint(again) != fmt.Sprint(first) {

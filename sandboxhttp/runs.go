@@ -29,7 +29,11 @@ func (h *Handler) postRun(w http.ResponseWriter, r *http.Request, p *Principal) 
 		return err
 	}
 	if prior != nil {
-		return h.streamRun(w, r, prior.run, 0)
+		again := prior.box.run(prior.run)
+		if again == nil { // forgotten since
+			return notFound()
+		}
+		return h.streamRun(w, r, again, 0)
 	}
 	var given *answer
 	defer func() { claim.settle(given) }()
@@ -37,7 +41,7 @@ func (h *Handler) postRun(w http.ResponseWriter, r *http.Request, p *Principal) 
 	if err != nil {
 		return err
 	}
-	given = &answer{run: started}
+	given = &answer{box: b, run: started.id}
 	claim.settle(given) // before the stream, which may last
 	return h.streamRun(w, r, started, 0)
 }

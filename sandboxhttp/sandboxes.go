@@ -109,7 +109,9 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 	if err != nil {
 		return err
 	}
-	if err := b.wait(r.Context()); err != nil {
+	select {
+	case <-b.ready:
+	case <-r.Context().Done():
 		return nil // nobody is there to be answered
 	}
 	rec, err := h.store.Sandbox(r.Context(), p.Account, b.id)

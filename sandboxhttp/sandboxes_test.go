@@ -153,7 +153,7 @@ func TestLimitOfSandboxes(t *testing.T) {
 			mu.Lock()
 			statuses[resp.StatusCode]++
 			mu.Unlock()
-			if resp.StatusCode == 429 && resp.Header.Get("Retry-After") == "" {
+			if resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
 				t.Error("429 without Retry-After")
 			}
 		})

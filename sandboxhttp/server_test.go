@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -309,12 +308,4 @@ func until(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("%s: not within %v", what, soon)
 		}
 	}
-}
-
-func keysOf(m map[string]any) []string {
-	var list []string
-	for k := range maps.Keys(m) {
-		list = append(list, k)
-	}
-	return list
 }

@@ -3,6 +3,7 @@ package sandboxhttp_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/storage/storagetest"
@@ -17,13 +18,13 @@ func TestShutdownLetsRunsEnd(t *testing.T) {
 	f.must()
 	done := make(chan error, 1)
 	go func() { done <- s.handler.Shutdown(t.Context()) }()
-	until(t, "readyz says so", func() bool { return s.request("GET", "/readyz", "").StatusCode == 503 })
+	until(t, "readyz says so", func() bool { return s.request("GET", "/readyz", "").StatusCode == http.StatusServiceUnavailable })
 	for _, path := range []string{"/sandbox", box + "/claude"} {
 		resp := s.request("POST", path, `{}`)
 		if path != "/sandbox" {
 			resp = s.request("POST", path, `{"prompt":"go"}`)
 		}
-		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: status %d, Retry-After %q", path, resp.StatusCode, resp.Header.Get("Retry-After"))
 		}
 	}
@@ -54,7 +55,7 @@ func TestShutdownCancelsRunsWhenItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.handler.Shutdown(ctx) }()
-	until(t, "readyz says so", func() bool { return s.request("GET", "/readyz", "").StatusCode == 503 })
+	until(t, "readyz says so", func() bool { return s.request("GET", "/readyz", "").StatusCode == http.StatusServiceUnavailable })
 	cancel()
 	if end := f.end(); end["end"] != "cancelled" || end["error"] != "the server is shutting down" {
 		t.Errorf("end %v", end)

@@ -80,7 +80,7 @@ func TestServeSendsWhatComesAndEnds(t *testing.T) {
 		w := &recorder{header: http.Header{}}
 		done := make(chan error, 1)
 		go func() {
-			done <- eventlog.Timing{}.Serve(w, httptest.NewRequest("GET", "/", nil), l, 0)
+			done <- eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 0)
 		}()
 		synctest.Wait()
 		if got := w.sent(); got != "id: 1\ndata: one\n\n" {
@@ -115,7 +115,7 @@ func TestManyEventsAreOneFlush(t *testing.T) {
 	}
 	l.End("end", nil)
 	w := &recorder{header: http.Header{}}
-	if err := (eventlog.Timing{}).Serve(w, httptest.NewRequest("GET", "/", nil), l, 0); err != nil {
+	if err := (eventlog.Timing{}).Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 0); err != nil {
 		t.Fatal(err)
 	}
 	if w.flushes > 2 { // the header, and all the rest
@@ -131,7 +131,7 @@ func TestHeartbeat(t *testing.T) {
 		done := make(chan error, 1)
 		start := time.Now()
 		go func() {
-			r := httptest.NewRequest("GET", "/", nil).WithContext(ctx)
+			r := httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx)
 			done <- eventlog.Timing{Heartbeat: 10 * time.Second, WriteTimeout: 30 * time.Second}.Serve(w, r, l, 0)
 		}()
 		for range 100 {
@@ -157,8 +157,8 @@ func TestAStuckClientIsGivenUpAndHoldsUpNobody(t *testing.T) {
 		stuck, fine := &recorder{header: http.Header{}}, &recorder{header: http.Header{}}
 		timing := eventlog.Timing{WriteTimeout: 30 * time.Second}
 		gaveUp, done := make(chan error, 1), make(chan error, 1)
-		go func() { gaveUp <- timing.Serve(stuck, httptest.NewRequest("GET", "/", nil), l, 0) }()
-		go func() { done <- timing.Serve(fine, httptest.NewRequest("GET", "/", nil), l, 0) }()
+		go func() { gaveUp <- timing.Serve(stuck, httptest.NewRequest(http.MethodGet, "/", nil), l, 0) }()
+		go func() { done <- timing.Serve(fine, httptest.NewRequest(http.MethodGet, "/", nil), l, 0) }()
 		synctest.Wait()
 		stuck.getStuck()
 		start := time.Now()
@@ -179,7 +179,7 @@ func TestServeNeedsFlush(t *testing.T) {
 	l := eventlog.New(1 << 20)
 	rec := httptest.NewRecorder()
 	w := struct{ http.ResponseWriter }{rec} // hides Flush, and has no Unwrap
-	err := eventlog.Timing{}.Serve(w, httptest.NewRequest("GET", "/", nil), l, 0)
+	err := eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 0)
 	if !errors.Is(err, http.ErrNotSupported) || rec.Body.Len() > 0 {
 		t.Errorf("%v, body %q", err, rec.Body)
 	}
