@@ -62,6 +62,11 @@ func (p *process) request(ctx context.Context, subtype string, body, response an
 	case <-p.done:
 		return p.end
 	case <-ctx.Done():
+	}
+	select {
+	case <-p.done: // which ends the run's context too
+		return p.end
+	default:
 		return context.Cause(ctx)
 	}
 }
