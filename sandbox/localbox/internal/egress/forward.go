@@ -28,9 +28,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(p.ctx, func() {
 		cancel()
-		rc := http.NewResponseController(w) // a client that neither reads nor sends holds nothing up
-		rc.SetReadDeadline(time.Unix(1, 0))
-		rc.SetWriteDeadline(time.Unix(1, 0))
+		rc := http.NewResponseController(w)     // a client that neither reads nor sends holds nothing up
+		_ = rc.SetReadDeadline(time.Unix(1, 0)) // not every writer has deadlines
+		_ = rc.SetWriteDeadline(time.Unix(1, 0))
 	})()
 	r = r.WithContext(ctx)
 	if r.Method == http.MethodConnect {
@@ -70,7 +70,10 @@ func (p *Proxy) serveConnect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer near.Close()
-	near.SetDeadline(time.Now().Add(p.opts.IdleTimeout)) // the server's own deadlines end here
+	// The server's own deadlines end here.
+	if err := near.SetDeadline(time.Now().Add(p.opts.IdleTimeout)); err != nil {
+		return
+	}
 	if _, err := io.WriteString(near, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return
 	}

@@ -48,7 +48,7 @@ func idleTunnel(t *testing.T) (near net.Conn, far net.Conn, done func()) {
 	l <- theirs
 	io.WriteString(near, "CONNECT 1.1.1.1:443 HTTP/1.1\r\nHost: 1.1.1.1:443\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReaderSize(near, 16), &http.Request{Method: http.MethodConnect})
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	far = <-fars

@@ -202,7 +202,7 @@ func TestUnknownInterfacesRefuse(t *testing.T) {
 	opts := w.options()
 	opts.InterfaceAddrs = func() ([]net.Addr, error) { return nil, errors.New("netlink is gone") }
 	_, addr := start(t, full, opts)
-	if _, _, resp := connect(t, addr, "1.1.1.1:443"); resp.StatusCode != 403 {
+	if _, _, resp := connect(t, addr, "1.1.1.1:443"); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("answered %d without knowing this machine's addresses", resp.StatusCode)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -156,7 +157,7 @@ func TestSecondAddressWhenTheFirstIsSilentOrRefuses(t *testing.T) {
 	w.echo(t, "1.1.1.1:443")
 	_, addr := start(t, full, w.options())
 	for _, to := range []string{"a.example:443", "b.example:443"} {
-		if _, _, resp := connect(t, addr, to); resp.StatusCode != 200 {
+		if _, _, resp := connect(t, addr, to); resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: answered %d", to, resp.StatusCode)
 		}
 	}
@@ -167,7 +168,7 @@ func TestTunnelHalfClose(t *testing.T) {
 	w.echo(t, "93.184.216.34:443")
 	_, addr := start(t, toExample, w.options())
 	c, br, resp := connect(t, addr, "example.com:443")
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("answered %d", resp.StatusCode)
 	}
 	const size = 5<<20 + 3
@@ -206,7 +207,7 @@ func TestTunnelBytesBeforeTheAnswer(t *testing.T) {
 	io.WriteString(c, "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\nearly")
 	br := bufio.NewReader(c)
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	got := make([]byte, 5)
@@ -224,7 +225,7 @@ func TestCloseEndsTunnelsAndRequests(t *testing.T) {
 	})
 	p, addr := start(t, toExample, w.options())
 	_, br, resp := connect(t, addr, "example.com:443")
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("answered %d", resp.StatusCode)
 	}
 	plain, err := client(t, addr).Get("http://example.com/")
@@ -241,7 +242,7 @@ func TestCloseEndsTunnelsAndRequests(t *testing.T) {
 	}
 	p.Close()
 	rec := httptest.NewRecorder()
-	p.ServeHTTP(rec, httptest.NewRequest("GET", "http://example.com/", nil))
+	p.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "http://example.com/", nil))
 	if rec.Code != http.StatusServiceUnavailable {
 		t.Errorf("after Close: %d", rec.Code)
 	}
@@ -249,7 +250,7 @@ func TestCloseEndsTunnelsAndRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Serve(l); err != http.ErrServerClosed {
+	if err := p.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("Serve after Close: %v", err)
 	}
 	if _, err := l.Accept(); err == nil {
@@ -267,15 +268,15 @@ func TestHandlerInAnotherServer(t *testing.T) {
 	defer srv.Close()
 	addr := strings.TrimPrefix(srv.URL, "http://")
 	c, _, resp := connect(t, addr, "example.com:443")
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("answered %d", resp.StatusCode)
 	}
-	if _, _, resp := connect(t, addr, "example.com:443"); resp.StatusCode != 503 {
+	if _, _, resp := connect(t, addr, "example.com:443"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("one too many: answered %d", resp.StatusCode)
 	}
 	c.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		if _, _, resp := connect(t, addr, "example.com:443"); resp.StatusCode == 200 {
+		if _, _, resp := connect(t, addr, "example.com:443"); resp.StatusCode == http.StatusOK {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -343,7 +344,7 @@ func TestLogNamesHostAndNoSecret(t *testing.T) {
 	opts := w.options()
 	opts.Log = slog.New(slog.NewTextHandler(&out, nil))
 	p, addr := start(t, toExample, opts)
-	req, _ := http.NewRequest("GET", "http://other.example/path?token=hunter2", nil)
+	req, _ := http.NewRequest(http.MethodGet, "http://other.example/path?token=hunter2", nil)
 	req.Header.Set("Authorization", "Bearer hunter2")
 	resp, err := client(t, addr).Do(req)
 	if err != nil {

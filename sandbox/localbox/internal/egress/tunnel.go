@@ -24,12 +24,9 @@ func tunnel(ctx context.Context, near, far net.Conn, early []byte, idle time.Dur
 		far.Close()
 	}
 	defer context.AfterFunc(ctx, end)()
-	if len(early) > 0 {
-		far.SetWriteDeadline(time.Now().Add(idle))
-		if _, err := far.Write(early); err != nil {
-			end()
-			return
-		}
+	if writeEarly(far, early, idle) != nil {
+		end()
+		return
 	}
 	var moved atomic.Int64 // when, in nanoseconds since start
 	start := time.Now()
@@ -46,6 +43,19 @@ func tunnel(ctx context.Context, near, far net.Conn, early []byte, idle time.Dur
 	carry(far, near)
 	<-back
 	end()
+}
+
+// writeEarly writes nothing when there is nothing: a connection may hold an
+// empty write until its peer reads.
+func writeEarly(far net.Conn, early []byte, idle time.Duration) error {
+	if len(early) == 0 {
+		return nil
+	}
+	if err := far.SetWriteDeadline(time.Now().Add(idle)); err != nil {
+		return err
+	}
+	_, err := far.Write(early)
+	return err
 }
 
 // copyUntilEOF copies in pieces, each with deadlines half of idle away, so that

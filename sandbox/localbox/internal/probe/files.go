@@ -167,8 +167,7 @@ func readOnlyMoved(f *Facts) (string, bool) {
 	}
 	aside := f.ReadOnlyFile + ".probe"
 	if err := os.Rename(f.ReadOnlyFile, aside); err == nil {
-		os.Rename(aside, f.ReadOnlyFile)
-		return got("renamed")
+		return got("renamed, and back: %v", os.Rename(aside, f.ReadOnlyFile))
 	}
 	if err := os.Link(f.ReadOnlyFile, filepath.Join(f.Workspace, ".probe-hard")); err == nil {
 		os.Remove(filepath.Join(f.Workspace, ".probe-hard"))

@@ -125,7 +125,7 @@ func echo(c net.PacketConn) {
 		if err != nil {
 			return
 		}
-		c.WriteTo(b[:n], from)
+		_, _ = c.WriteTo(b[:n], from)
 	}
 }
 
@@ -139,14 +139,12 @@ func (h *Host) ipc(id string) error {
 		return fmt.Errorf("make a System V segment: %w", err)
 	}
 	h.Facts.ShmKey = key
-	h.undo = append(h.undo, func() { unix.SysvShmCtl(shm, unix.IPC_RMID, nil) })
+	h.undo = append(h.undo, func() { _, _ = unix.SysvShmCtl(shm, unix.IPC_RMID, nil) })
 	queue := "probe-" + id
-	fd, err := call(unix.SYS_MQ_OPEN, cstr(queue), unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o666, 0)
-	if err != nil {
-		return nil
+	if fd, err := call(unix.SYS_MQ_OPEN, cstr(queue), unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o666, 0); err == nil {
+		h.Facts.Queue = queue
+		h.undo = append(h.undo, func() { unix.Close(int(fd)); _, _ = call(unix.SYS_MQ_UNLINK, cstr(queue)) })
 	}
-	h.Facts.Queue = queue
-	h.undo = append(h.undo, func() { unix.Close(int(fd)); call(unix.SYS_MQ_UNLINK, cstr(queue)) })
 	return nil
 }
 
@@ -170,11 +168,15 @@ func (h *Host) process() error {
 func (h *Host) Close() error {
 	var errs []error
 	if h.Facts.SecretFile != "" {
-		if b, err := os.ReadFile(h.Facts.SecretFile); err != nil || string(b) != "secret\n" {
-			errs = append(errs, fmt.Errorf("the host's file is %q, %v", b, err))
+		b, err := os.ReadFile(h.Facts.SecretFile)
+		errs = append(errs, err)
+		if err == nil && string(b) != "secret\n" {
+			errs = append(errs, fmt.Errorf("the host's file is %q", b))
 		}
-		if entries, err := os.ReadDir(h.Facts.SecretDir); err != nil || len(entries) != 1 {
-			errs = append(errs, fmt.Errorf("the host's directory holds %v, %v", entries, err))
+		entries, err := os.ReadDir(h.Facts.SecretDir)
+		errs = append(errs, err)
+		if err == nil && len(entries) != 1 {
+			errs = append(errs, fmt.Errorf("the host's directory holds %v", entries))
 		}
 	}
 	if h.Facts.Pid != 0 {

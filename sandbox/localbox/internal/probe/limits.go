@@ -5,7 +5,6 @@ package probe
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,10 +46,7 @@ func forkBomb(f *Facts) (string, bool) {
 		pids = append(pids, pid)
 	}
 	for _, pid := range pids {
-		unix.Kill(pid, unix.SIGKILL)
-	}
-	for range pids {
-		unix.Wait4(-1, nil, 0, nil)
+		end(pid)
 	}
 	if len(pids) >= f.Pids { // beside this process itself
 		return got("%d processes, %d are allowed", len(pids)+1, f.Pids)
@@ -88,7 +84,7 @@ func threads(arg string) int {
 		go func() {
 			runtime.LockOSThread()
 			ready <- struct{}{}
-			unix.Read(fd, make([]byte, 1))
+			_, _ = unix.Read(fd, make([]byte, 1))
 		}()
 	}
 	for range n {
@@ -139,8 +135,8 @@ func memory(f *Facts, how string, processes int) (string, bool) {
 	}
 	hold.Close()
 	for _, cmd := range cmds {
-		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	}
 	return fmt.Sprintf("%d of %d processes held %d bytes each, %d at once", held, processes, each, alive),
 		int64(min(held, alive))*each > f.Memory
@@ -179,8 +175,7 @@ func touch(args []string) int {
 		}
 	}
 	fmt.Println("held")
-	io.Copy(io.Discard, os.Stdin)
-	return 0
+	return untilEOF()
 }
 
 // pieceOf is how much is asked for at a time: files are to stay below a limit
@@ -209,7 +204,7 @@ func allocate(how string, size int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+		defer func() { _, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil) }() // it lives while it is attached
 		return unix.SysvShmAttach(id, 0, 0)
 	}
 	return unix.Mmap(-1, 0, size, readWrite, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
@@ -295,7 +290,7 @@ func cores(f *Facts) (string, bool) {
 	for range 8 {
 		go func() {
 			runtime.LockOSThread()
-			unix.SchedSetaffinity(0, &all)
+			_ = unix.SchedSetaffinity(0, &all)
 			for n := 0; ; n++ {
 				select {
 				case <-stop:

@@ -50,7 +50,7 @@ func mountKind(f *Facts, kind string, flags uintptr) (string, bool) {
 	}
 	defer os.Remove(dir)
 	if err = unix.Mount(kind, dir, kind, flags, ""); err == nil {
-		unix.Unmount(dir, unix.MNT_DETACH)
+		return got("mounted, and unmounted: %v", unix.Unmount(dir, unix.MNT_DETACH))
 	}
 	return judge(err)
 }
@@ -62,7 +62,7 @@ func bindMount(f *Facts) (string, bool) {
 	}
 	defer os.Remove(dir)
 	if err = unix.Mount("/usr", dir, "", unix.MS_BIND, ""); err == nil {
-		unix.Unmount(dir, unix.MNT_DETACH)
+		return got("mounted, and unmounted: %v", unix.Unmount(dir, unix.MNT_DETACH))
 	}
 	return judge(err)
 }

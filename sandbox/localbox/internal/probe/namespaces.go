@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,28 +41,26 @@ func unshare(flag uintptr) (string, bool) { return judge(inChild(unix.SYS_UNSHAR
 func clone(flag uintptr) (string, bool) {
 	cmd := exec.Command("/proc/self/exe", child, "nothing")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flag}
-	err := cmd.Start()
-	if err == nil {
-		cmd.Wait()
+	if err := cmd.Start(); err != nil {
+		return judge(err)
 	}
-	return judge(err)
+	return got("a child ran: %v", cmd.Wait())
 }
 
 // cloneArgs is struct clone_args of linux/sched.h.
 type cloneArgs struct {
-	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
+	flags      uint64
+	_          [3]uint64 // pidfd, child_tid, parent_tid
+	exitSignal uint64
+	_          [5]uint64 // stack, stack_size, tls, set_tid, set_tid_size
+	cgroup     uint64
 }
 
 func clone3(flags uint64) (string, bool) {
-	return clone3With(&cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD)})
-}
-
-func clone3With(args *cloneArgs) (string, bool) {
-	size := uintptr(11 * 8)
-	pid, err := fork(unix.SYS_CLONE3, ptr(args), size)
+	args := &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD)}
+	pid, err := fork(unix.SYS_CLONE3, ptr(args), unsafe.Sizeof(*args))
 	if err == nil {
-		unix.Kill(pid, unix.SIGKILL)
-		unix.Wait4(pid, nil, 0, nil)
+		end(pid)
 	}
 	return judge(err)
 }
@@ -76,10 +75,9 @@ func clone3Cgroup(*Facts) (string, bool) {
 	defer dir.Close()
 	const intoCgroup = 0x200000000
 	args := &cloneArgs{flags: intoCgroup, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(dir.Fd())}
-	pid, err := fork(unix.SYS_CLONE3, ptr(args), 11*8)
+	pid, err := fork(unix.SYS_CLONE3, ptr(args), unsafe.Sizeof(*args))
 	if err == nil {
-		unix.Kill(pid, unix.SIGKILL)
-		unix.Wait4(pid, nil, 0, nil)
+		end(pid)
 	}
 	return judge(err, unix.EBADF)
 }
@@ -96,9 +94,15 @@ func fork(nr uintptr, args ...uintptr) (int, error) {
 		return 0, e
 	}
 	for pid == 0 {
-		syscall.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
 	}
 	return int(pid), nil
+}
+
+// end kills a child that fork made.
+func end(pid int) {
+	_ = unix.Kill(pid, unix.SIGKILL)
+	_, _ = unix.Wait4(pid, nil, 0, nil)
 }
 
 // inChild makes a system call in a bare child and gives its error.
@@ -112,7 +116,7 @@ func inChild(nr uintptr, arg uintptr) error {
 	if pid == 0 {
 		_, _, e = syscall.RawSyscall6(nr, arg, 0, 0, 0, 0, 0)
 		for {
-			syscall.RawSyscall6(unix.SYS_EXIT_GROUP, uintptr(e), 0, 0, 0, 0, 0)
+			_, _, _ = syscall.RawSyscall6(unix.SYS_EXIT_GROUP, uintptr(e), 0, 0, 0, 0, 0)
 		}
 	}
 	var ws unix.WaitStatus

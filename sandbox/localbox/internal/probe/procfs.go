@@ -49,7 +49,7 @@ func writable(root string, skip func(name string) bool) (string, bool) {
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
-			return nil
+			return nil //nolint:nilerr // what cannot be looked at is passed over
 		case skip(name) && d.IsDir():
 			return fs.SkipDir
 		case skip(name) || !d.Type().IsRegular():
@@ -57,7 +57,7 @@ func writable(root string, skip func(name string) bool) (string, bool) {
 		}
 		seen++
 		if info, err := d.Info(); err != nil || info.Mode().Perm()&0o222 == 0 {
-			return nil
+			return nil //nolint:nilerr // likewise
 		}
 		if _, through := opens(os.O_WRONLY, name); through {
 			hit = name

@@ -25,6 +25,14 @@ func i386Program(f *Facts) (string, bool) {
 	return held("%v", err)
 }
 
+// untilEOF lives until standard input ends.
+func untilEOF() int {
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return 1
+	}
+	return 0
+}
+
 // childMain is what the probes' own children do. Exit code 0 means through.
 func childMain(args []string) int {
 	var err error
@@ -40,8 +48,7 @@ func childMain(args []string) int {
 	case "terminal":
 		err = pushInput()
 	case "wait":
-		io.Copy(io.Discard, os.Stdin)
-		return 0
+		return untilEOF()
 	case "threads":
 		return threads(args[1])
 	case "touch":

@@ -92,7 +92,9 @@ func nameServer(f *Facts) (string, bool) {
 		return held("%v", err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return held("%v", err)
+	}
 	if _, err := c.Write([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01")); err != nil {
 		return held("%v", err)
 	}
