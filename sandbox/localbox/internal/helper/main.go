@@ -9,7 +9,6 @@ package helper
 import (
 	"net"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -24,7 +23,15 @@ import (
 // Role is the name under which this package takes a process over.
 const Role = "helper"
 
-func init() { reexec.Hook(Role, run) }
+func init() {
+	reexec.Hook(Role, func(uc *net.UnixConn) int {
+		// The goroutine of init functions is bound to one thread, and each of
+		// its waits would cost a change of threads.
+		code := make(chan int)
+		go func() { code <- run(uc) }()
+		return <-code
+	})
+}
 
 // Environ is the environment for a helper's runtime: it serves little, and
 // there may be a thousand of them.
@@ -52,7 +59,6 @@ type box struct {
 }
 
 func run(uc *net.UnixConn) int {
-	drainSignals()
 	if err := hide(); err != nil {
 		return 125
 	}
@@ -76,18 +82,6 @@ func run(uc *net.UnixConn) int {
 	return 0
 }
 
-// drainSignals takes every signal that can be taken and drops it: process 1
-// must not die of what the inside sends it. They are not ignored, since that
-// would be inherited by every command.
-func drainSignals() {
-	ch := make(chan os.Signal, 16)
-	signal.Notify(ch) // all of them: a SIGSEGV that was sent is no fault of ours
-	go func() {
-		for range ch {
-		}
-	}()
-}
-
 // start receives the boot message and makes ready to serve.
 func (b *box) start() (*net.UnixListener, error) {
 	fds, err := b.keeper.Receive(&b.boot)
@@ -100,6 +94,9 @@ func (b *box) start() (*net.UnixListener, error) {
 	}
 	if len(fds) != want {
 		return nil, &wire.Error{Text: "helper got the wrong number of descriptors"}
+	}
+	if !b.boot.Plain {
+		ignoreSignals()
 	}
 	b.doneFD = fds[1]
 	// fds[2] is held open: its lock says that the sandbox lives.

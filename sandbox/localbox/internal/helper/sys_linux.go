@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,23 @@ const maxrssUnit = 1024
 // hide closes this process's memory, environment and descriptors to processes
 // of the same user: it holds the secrets of the sandbox.
 func hide() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
+// ignoreSignals leaves process 1 deaf to what the inside sends it: the kernel
+// drops every signal to the first process of a process namespace that has no
+// handler, but the runtime has one for each. Commands start with the same
+// defaults, which they would not if the signals were ignored. What stays is the
+// reaper's SIGCHLD and the runtime's own SIGURG.
+func ignoreSignals() {
+	const lastSignal = 64
+	var byDefault [64]byte // struct sigaction with SIG_DFL, whatever its layout
+	for sig := uintptr(1); sig <= lastSignal; sig++ {
+		switch unix.Signal(sig) {
+		case unix.SIGCHLD, unix.SIGURG:
+			continue
+		}
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+	}
+}
 
 // warmThreads makes the runtime start the threads that it may ever need: when
 // the inside has used up the limit on processes, a new thread could not be
