@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,9 @@ type provider struct {
 	dir   *state.Dir
 	plain bool
 
+	log    *slog.Logger
+	warned sync.Once
+
 	mu     sync.Mutex
 	keep   *keeperConn
 	closed bool
@@ -59,7 +63,10 @@ func openProvider(opts *Options, plain bool) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{dir: dir, plain: plain}
+	p := &provider{dir: dir, plain: plain, log: opts.Log}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
 	if err := dir.Sweep(); err != nil {
 		return nil, fmt.Errorf("sweep %s: %w", path, err)
 	}
@@ -72,6 +79,7 @@ func openProvider(opts *Options, plain bool) (*provider, error) {
 		isolates.Store(true)
 	case opts.AllowUnisolated && errors.Is(err, driver.ErrNoIsolation):
 		p.plain = true
+		p.log.Warn("sandboxes are not isolated", "reason", err)
 	default:
 		return nil, errors.Join(err, p.Close())
 	}
@@ -123,10 +131,26 @@ func (p *provider) Create(ctx context.Context, cfg *driver.Config) (driver.Sandb
 	if err == nil {
 		var b *box
 		if b, err = p.attach(ctx, id); err == nil {
+			p.warn(id)
 			return b, nil
 		}
 	}
 	return nil, errors.Join(err, p.abandon(id))
+}
+
+// warn logs, the first time, what is not enforced.
+func (p *provider) warn(id string) {
+	p.warned.Do(func() {
+		rec, err := p.dir.Read(id)
+		if err != nil || len(rec.Info.Unenforced) == 0 {
+			return
+		}
+		args := make([]any, 0, 2*len(rec.Info.Unenforced))
+		for limit, reason := range rec.Info.Unenforced {
+			args = append(args, limit, reason)
+		}
+		p.log.Warn("limits of sandboxes are not enforced on this machine", args...)
+	})
 }
 
 // abandonPatience bounds the clean-up of a creation that was given up.

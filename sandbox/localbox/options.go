@@ -2,6 +2,7 @@ package localbox
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 )
@@ -19,6 +20,10 @@ type Options struct {
 	// machine cannot isolate them. They can read and change whatever this user
 	// can. Where it can isolate them, it does.
 	AllowUnisolated bool
+
+	// Log is told, once, which limits this machine cannot enforce, and when
+	// sandboxes are not isolated. Nil means no log.
+	Log *slog.Logger
 }
 
 // dir is the state directory.

@@ -57,6 +57,7 @@ func (k *keeper) create(ctx context.Context, req *wire.KeeperRequest) (id string
 	if err = b.make(ctx); err == nil {
 		err = ctx.Err()
 	}
+	req.Config.Secrets = nil // the helper has them; here nobody needs them any more
 	if err == nil {
 		err = dir.Write(&b.rec)
 	}

@@ -166,11 +166,10 @@ func (b *Boot) Walk(c *Codec) {
 }
 
 // Status is what a starting process tells the keeper: a failed step, or that it
-// is ready; and later a helper why it ends.
+// is ready.
 type Status struct {
 	Err  *Error
 	Step string
-	End  driver.End
 }
 
 // Walk implements Message.
@@ -184,12 +183,4 @@ func (s *Status) Walk(c *Codec) {
 		s.Err.Walk(c)
 	}
 	c.String(&s.Step)
-	Text(c, &s.End)
-}
-
-// Text walks a string of a named type.
-func Text[T ~string](c *Codec, v *T) {
-	s := string(*v)
-	c.String(&s)
-	*v = T(s)
 }

@@ -18,7 +18,6 @@ const (
 	OpStart                   // request: the child's ends of the streams asked for; reply: the terminal
 	OpSignal                  // to the process group of Proc
 	OpKill                    // everything that came from Proc
-	OpRelease                 // Proc's end is not asked for any more
 	OpOpen                    // reply: the file
 	OpStat                    //
 	OpLstat                   //

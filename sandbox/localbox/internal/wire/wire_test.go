@@ -39,7 +39,7 @@ func messages() []wire.Message {
 		&wire.KeeperReply{ID: 3, Sandbox: "box-1"},
 		&wire.Setup{Probe: true, CPUs: []int{0, 3}, Mounts: []wire.SetupMount{{Source: "a", Passed: true}}, Nonce: 1 << 63},
 		&wire.Boot{Plain: true, Env: []string{"A=B"}, IdleTimeout: 5, OOM: true},
-		&wire.Status{Step: "s", End: driver.EndIdle},
+		&wire.Status{Step: "s", Err: wire.NewError(driver.ErrEnded)},
 	}
 }
 
@@ -49,7 +49,7 @@ func TestMarshal(t *testing.T) {
 		if err := wire.Unmarshal(wire.Marshal(m), got); err != nil {
 			t.Errorf("%T: %v", m, err)
 		}
-		if diff := cmp.Diff(m, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(m, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b wire.Error) bool { return a == b })); diff != "" {
 			t.Errorf("%T: %s", m, diff)
 		}
 	}
