@@ -217,6 +217,6 @@ func (c *Cmd) closeStreams() {
 // writes to Stdout and Stderr any more. A Read of Stdin can block: it is left.
 func (c *Cmd) awaitOutputs() {
 	for ; c.copying > 0; c.copying-- {
-		<-c.copied
+		<-c.copied //nolint:errcheck // only that the copy has ended counts now
 	}
 }

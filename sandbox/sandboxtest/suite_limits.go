@@ -47,7 +47,7 @@ func (s *suite) testPids(t *testing.T) {
 	if err := sb.Terminate(s.context(t)); err != nil {
 		t.Fatalf("terminate at the limit: %v", err)
 	}
-	<-waited
+	<-waited //nolint:errcheck // the command ends with the sandbox
 	sb = s.createWith(t, Pids, func(c *sandbox.Config) { c.Pids = 40 })
 	out, err := sb.Command(s.context(t), "sh", "-c", `
 		i=0; while [ $i -lt 200 ]; do (sleep 600 <&- >&- 2>&- &) || break; i=$((i+1)); done
