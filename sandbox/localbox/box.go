@@ -41,7 +41,7 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 	b := &box{id: id, dir: p.dir, plain: rec.Plain, ended: make(chan struct{})}
 	uc, err := p.dir.Dial(id)
 	if err != nil {
-		return nil, b.refused(err)
+		return nil, b.refused(ctx, err)
 	}
 	b.client = wire.NewClient(wire.NewConn(uc), nil)
 	serving := make(chan struct{})
@@ -58,7 +58,7 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 		b.client.Close()
 		<-serving
 		if errors.Is(err, wire.ErrDown) {
-			err = b.refused(err)
+			err = b.refused(ctx, err)
 		}
 		return nil, err
 	}
@@ -70,12 +70,36 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 
 // refused explains a connection that could not be made: as a rule the sandbox
 // is just ending.
-func (b *box) refused(err error) error {
-	rec, cerr := b.dir.Check(b.id)
-	if errors.Is(cerr, driver.ErrNotFound) || cerr == nil && rec.Info.State == driver.StateEnded {
+func (b *box) refused(ctx context.Context, err error) error {
+	info, serr := b.settle(ctx)
+	if serr == nil && info.State == driver.StateEnded {
 		return driver.ErrEnded
 	}
-	return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+	return errors.Join(fmt.Errorf("%w: %w", driver.ErrUnavailable, err), serr)
+}
+
+// settle waits for the record of a sandbox that is ending to say so. Without a
+// keeper nobody writes it but Check, once the last process is gone, and of that
+// nobody tells.
+func (b *box) settle(ctx context.Context) (*driver.Info, error) {
+	deadline := time.Now().Add(endPatience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		rec, err := b.dir.Check(b.id)
+		if errors.Is(err, driver.ErrNotFound) { // so long ago that it is forgotten
+			return &driver.Info{ID: b.id, Driver: "localbox", State: driver.StateEnded, End: driver.EndUnknown}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if rec.Info.State == driver.StateEnded || time.Now().After(deadline) {
+			return &rec.Info, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 // watch waits for the sandbox's end, or for Close.
@@ -142,28 +166,15 @@ func (b *box) lost(ctx context.Context, err error) error {
 func (b *box) Wait(ctx context.Context) (*driver.Info, error) {
 	select {
 	case <-b.ended:
-		return b.final()
+		return b.settle(ctx)
 	default:
 	}
 	select {
 	case <-b.ended:
-		return b.final()
+		return b.settle(ctx)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// final is the record of a sandbox that has ended. Check writes it when the
-// keeper could not.
-func (b *box) final() (*driver.Info, error) {
-	rec, err := b.dir.Check(b.id)
-	if errors.Is(err, driver.ErrNotFound) {
-		return &driver.Info{ID: b.id, Driver: "localbox", State: driver.StateEnded, End: driver.EndUnknown}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &rec.Info, nil
 }
 
 // Terminate implements driver.Sandbox.

@@ -151,4 +151,4 @@ func TestAsOrdinaryUser(t *testing.T) {
 }
 
 // userTests are the tests that mean something different to an ordinary user.
-const userTests = "^(TestConformance|TestPlain|TestKill|TestSurvives|TestLeaves|TestHostile|TestMany|TestCreateCancelled|TestMounts|TestSecrets|TestLimits|TestProbes)"
+const userTests = "^(TestProbes|TestConformance|TestPlain|TestKill|TestSurvives|TestLeaves|TestHostile|TestMany|TestCreateCancelled|TestMounts|TestSecrets|TestLimits)"
