@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 
 	"github.com/vivarium-go/vivarium/sandboxhttp"
@@ -146,6 +147,18 @@ func (p *tab) show(as look) {
 	}
 }
 
+// settle waits until the page has been drawn as it stands: transitions have ended, and two frames have passed.
+func (p *tab) settle() {
+	p.Helper()
+	eval[bool](p, `(async () => {
+		const frame = () => new Promise(requestAnimationFrame);
+		await frame(), await frame();
+		await Promise.all(document.getAnimations().filter((a) => a instanceof CSSTransition).map((a) => a.finished.catch(() => {})));
+		await frame();
+		return true;
+	})()`)
+}
+
 func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
@@ -162,7 +175,7 @@ func eval[T any](p *tab, js string) T {
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](js, chromedp.EvalAwaitPromise))
 	if err != nil {
-		p.Fatalf("%s: %v", js, err)
+		p.Fatalf("%.300s: %v", js, err)
 	}
 	return v
 }
@@ -191,15 +204,38 @@ func (p *tab) text() string {
 	return eval[string](p, "document.body.innerText")
 }
 
+// click presses the middle of an element, as a mouse does.
 func (p *tab) click(selector string) {
 	p.Helper()
-	p.do(chromedp.Click(selector))
+	p.until(`document.querySelector(` + quote(selector) + `)?.checkVisibility({ visibilityProperty: true })`)
+	at := eval[[]float64](p, `(() => {
+		const e = document.querySelector(`+quote(selector)+`);
+		e.scrollIntoView({ block: "nearest" });
+		const r = e.getBoundingClientRect();
+		return [r.x + r.width / 2, r.y + r.height / 2];
+	})()`)
+	p.do(chromedp.MouseClickXY(at[0], at[1]))
 }
 
 // send writes a message and presses Enter.
 func (p *tab) send(text string) {
 	p.Helper()
-	p.do(chromedp.SendKeys("#prompt", text+"\r"))
+	p.do(chromedp.SendKeys("#prompt", text))
+	p.enter()
+}
+
+// enter presses Enter as a keyboard does: a page that handles the key keeps it from making a new line.
+func (p *tab) enter() {
+	p.Helper()
+	for _, kind := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown, input.DispatchKeyEventTypeKeyUp} {
+		event := input.DispatchKeyEventParams{Type: kind, Key: "Enter", Code: "Enter", WindowsVirtualKeyCode: 13}
+		if kind == input.DispatchKeyEventTypeKeyDown {
+			event.Text = "\r"
+		}
+		if _, err := chromedp.Call(p.ctx, input.DispatchKeyEvent, event); err != nil {
+			p.Fatal(err)
+		}
+	}
 }
 
 // noOverflow checks that nothing is wider than the window.

@@ -59,6 +59,13 @@ func (f *fakeAPI) refuse(route string, problem map[string]any) {
 	f.problems[route] = append(f.problems[route], problem)
 }
 
+// accept takes back what refuse said of a route.
+func (f *fakeAPI) accept(route string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.problems, route)
+}
+
 func (f *fakeAPI) refused(w http.ResponseWriter, r *http.Request, route string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -149,9 +156,17 @@ func (f *fakeAPI) create(w http.ResponseWriter, r *http.Request) {
 	frames := f.creation
 	f.mu.Unlock()
 	stream(w)
-	for frame := range frames {
-		io.WriteString(w, frame)
-		w.(http.Flusher).Flush()
+	for frames != nil {
+		select {
+		case frame, more := <-frames:
+			if !more {
+				frames = nil
+			}
+			io.WriteString(w, frame)
+			w.(http.Flusher).Flush()
+		case <-r.Context().Done():
+			return
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

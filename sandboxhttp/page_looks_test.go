@@ -35,101 +35,103 @@ func lists(api *fakeAPI) {
 // than the window and that text has contrast; VIVARIUM_SCREENSHOTS=dir keeps what it saw.
 func TestPageLooks(t *testing.T) {
 	browser := newBrowser(t)
-	scenes := map[string]func(t *testing.T, as look) *tab{
-		"start": func(t *testing.T, as look) *tab {
-			p := openTab(t, browser, newFakeAPI(t), "", as, &sandboxhttp.PageOptions{Banner: "No model is configured: a scripted stand-in answers."})
-			p.untilText("What should Claude do?")
+	scenes := map[string]func(t *testing.T) *tab{
+		"start": func(t *testing.T) *tab {
+			p := openTab(t, browser, newFakeAPI(t), "", desktop, &sandboxhttp.PageOptions{Banner: "No model is configured: a scripted stand-in answers."})
+			p.untilText("No sandboxes yet")
 			return p
 		},
-		"empty": func(t *testing.T, as look) *tab {
+		"empty": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			lists(api)
 			api.add("primes", nil)
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("Ready")
 			return p
 		},
-		"answer": func(t *testing.T, as look) *tab {
+		"answer": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			lists(api)
 			fill(api.add("primes", map[string]any{"volume_name": "primes"})).end("completed", "")
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("$0.02")
 			return p
 		},
-		"tools": func(t *testing.T, as look) *tab {
+		"tools": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			lists(api)
 			fill(api.add("primes", map[string]any{"isolated": false})).end("completed", "")
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("$0.02")
 			eval[bool](p, `document.querySelectorAll("details.tool, details.thinking").forEach((d) => (d.open = true)), document.getElementById("log").scrollTop = 0, true`)
 			p.untilText("undefined: sieve")
 			return p
 		},
-		"streaming": func(t *testing.T, as look) *tab {
+		"streaming": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			lists(api)
 			run := api.add("primes", nil).addRun("Explain sieves")
 			run.push(lineInit(), lineThought("m1", "Short.", 900), lineTool("m1", "t1", "Bash", map[string]any{"command": "sleep 100"}), lineStart("m2"), lineBlock(0, "text"), lineDelta(0, "A **sieve** crosses out multiples:\n\n1. start at 2\n2. cross out `4, 6, 8"))
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("cross out 4, 6, 8")
 			return p
 		},
-		"error": func(t *testing.T, as look) *tab {
+		"error": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			lists(api)
 			box := api.add("primes", nil)
 			fill(box).end("agent_error", "API Error: 401 invalid x-api-key")
 			run := box.addRun("And now?")
 			run.push(lineInit())
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("invalid x-api-key")
-			api.refuse("GET /sandbox/{id}/runs/{run}/events", nil)
-			api.refuse("GET /sandbox/{id}/runs/{run}/events", nil)
-			api.refuse("GET /sandbox/{id}/runs/{run}/events", nil)
+			for range 20 { // longer than it is looked at
+				api.refuse("GET /sandbox/{id}/runs/{run}/events", nil)
+			}
 			run.sever("")
 			p.untilText("Reconnecting")
 			return p
 		},
-		"ended": func(t *testing.T, as look) *tab {
+		"ended": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			box := api.add("primes", map[string]any{"state": "ended", "end": "oom", "ended_at": time.Now()})
 			fill(box).end("oom", "")
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("This sandbox has ended")
-			p.untilText("ran out of memory. Start")
+			p.untilText("$0.02")
 			return p
 		},
-		"delete": func(t *testing.T, as look) *tab {
+		"delete": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			api.add("primes", map[string]any{"volume_name": "primes"})
-			p := openTab(t, browser, api, "#/s/primes", as, nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
 			p.untilText("Ready")
 			p.click(`#bar [aria-label="Delete sandbox"]`)
 			p.untilText("Save and delete")
 			return p
 		},
-		"token": func(t *testing.T, as look) *tab {
+		"token": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			api.token = "secret"
-			p := openTab(t, browser, api, "", as, nil)
+			p := openTab(t, browser, api, "", desktop, nil)
 			p.untilText("asks for a token")
 			return p
 		},
 	}
 	sizes := map[string]look{"390-light": phone, "390-dark": {390, 844, true}, "1440-light": desktop, "1440-dark": {1440, 900, true}}
 	for name, scene := range scenes {
-		for size, as := range sizes {
-			t.Run(name+"-"+size, func(t *testing.T) {
-				p := scene(t, as)
+		t.Run(name, func(t *testing.T) {
+			p := scene(t)
+			for size, as := range sizes {
+				p.show(as)
+				p.settle()
 				p.noOverflow()
 				if low := eval[[]string](p, contrast); len(low) > 0 {
-					t.Errorf("text with too little contrast: %s", strings.Join(low, "; "))
+					t.Errorf("%s: text with too little contrast: %s", size, strings.Join(low, "; "))
 				}
 				p.keep(name + "-" + size)
-			})
-		}
+			}
+		})
 	}
 }
 

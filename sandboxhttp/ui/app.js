@@ -73,7 +73,7 @@ class App {
   /** plainBar is the bar of a page without a sandbox. */
   plainBar() {
     byID("bar").replaceChildren(
-      el("button", { type: "button", class: "ghost drawer", "aria-label": "Sandboxes", title: "Sandboxes", onclick: (e) => this.drawer(e.currentTarget) }, icon("menu")));
+      el("button", { type: "button", class: "ghost drawer", "aria-label": "Show sandboxes", title: "Show sandboxes", onclick: (e) => this.drawer(e.currentTarget) }, icon("menu")));
   }
 
   async remove(sandbox) {

@@ -116,7 +116,7 @@ class Body {
   // takesLazily reports whether a line without the container's mark goes on with a paragraph that is open in it.
   takesLazily(line) {
     const before = this.lines.at(-1) ?? "";
-    if (this.#fence || blank(line) || blank(before) || interrupts(line)) return false;
+    if (this.#fence || blank(line) || blank(before) || interrupts(line) || marker.test(line)) return false;
     return !heading.test(before) && !rule.test(before) && !fence.test(before) && !/^ {4}/.test(before);
   }
 }

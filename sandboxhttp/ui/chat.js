@@ -21,6 +21,7 @@ export class Chat {
   #clock;
   #busy = false;
   #closed = false;
+  #says = "";
   sandbox = null;
 
   constructor(api, id, page) {
@@ -45,11 +46,11 @@ export class Chat {
     try {
       this.show(sandbox ?? (await this.#api.sandbox(this.id)));
       if (this.#closed) return;
-      const loading = this.#talk.load();
+      await this.#talk.load();
+      if (this.#closed) return;
       this.#column.replaceChildren(this.#older, this.#runs);
       this.#drawEmpty();
-      await loading;
-      this.#drawEmpty();
+      this.#page.follower.jump();
     } catch (err) {
       if (!this.#closed) this.#fail(err);
     }
@@ -98,16 +99,21 @@ export class Chat {
     const s = this.sandbox;
     const saving = this.#page.isSaving(s.id);
     const state = saving ? (s.volume_name ? "Saving…" : "Deleting…") : s.state === "ended" ? "Ended" : s.state === "creating" ? "Being created" : s.expires_at ? `Ends ${ago(s.expires_at)}` : "Running";
+    const says = JSON.stringify([s, saving, state]);
+    if (says === this.#says) return; // a click on what is there must not be lost
+    this.#says = says;
     const open = s.state !== "ended" && !saving;
     const button = (name, label, onclick, cls = "") => el("button", { type: "button", class: "ghost " + cls, "aria-label": label, title: label, onclick }, icon(name));
     const had = this.#bar.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-    this.#bar.replaceChildren(
-      button("menu", "Sandboxes", (e) => this.#page.drawer(e.currentTarget), "drawer"),
+    const parts = [
+      button("menu", "Show sandboxes", (e) => this.#page.drawer(e.currentTarget), "drawer"),
       el("div", { class: "title" }, el("h1", {}, nameOf(s)), el("p", {}, el("span", { class: "dot " + (saving ? "saving" : s.state) }), state,
         s.isolated === false && el("span", { class: "tag warn", title: "What runs here can touch the machine it runs on" }, "Not isolated"))),
       open && button("pen", "New conversation", () => this.#afresh()),
       button("info", "Details", () => about(nameOf(s), details(s))),
-      open && button("trash", "Delete sandbox", () => this.#page.remove(s)));
+      open && button("trash", "Delete sandbox", () => this.#page.remove(s)),
+    ];
+    this.#bar.replaceChildren(...parts.filter(Boolean));
     if (had) this.#bar.querySelector(`[aria-label="${CSS.escape(had)}"]`)?.focus();
   }
 
@@ -120,7 +126,7 @@ export class Chat {
     const { end, version, volume_name: volume } = this.sandbox;
     const kept = volume ? (version ? `Its files are kept in the volume “${oneLine(volume, 60)}”.` : `It used the volume “${oneLine(volume, 60)}”.`) : "Its files ended with it.";
     box.replaceChildren(el("div", { class: "over" }, el("p", {}, el("strong", {}, "This sandbox has ended. "), `${sandboxEnd(end)}. ${kept}`),
-      el("a", { class: "button main", href: "#/" }, "New sandbox")));
+      el("a", { class: "button primary", href: "#/" }, "New sandbox")));
   }
 
   #drawEmpty() {

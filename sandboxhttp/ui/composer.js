@@ -50,7 +50,7 @@ export class Composer {
     this.#stop.disabled = false;
     this.#stop.classList.remove("waiting");
     this.#send.hidden = on;
-    this.#tell(on ? "Claude is working. You can write your next message meanwhile." : "");
+    this.#tell(on ? "Claude is working; you can write ahead." : "");
     if (hadFocus && !on) this.focus();
   }
 
@@ -72,7 +72,7 @@ export class Composer {
 
   #submit(submit) {
     const text = this.#box.value.trim();
-    if (this.#busy) return this.#tell("Claude is still working: wait, or stop it first. Your message stays here.");
+    if (this.#busy) return this.#tell("Wait for Claude to finish, or stop it. Your message stays here.");
     if (text === "" || !submit(text)) return;
     this.#box.value = "";
     this.#changed();

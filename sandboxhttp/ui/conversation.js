@@ -23,24 +23,24 @@ export class Conversation {
     this.hooks = hooks;
   }
 
-  /** load brings the newest runs, and follows the one that goes on. */
+  /** load brings the newest runs; what was said in them comes while it is read. */
   async load() {
     const records = await this.api.runs(this.id, this.#gone.signal);
     this.#older = records.slice(0, -atOnce);
     const recent = records.slice(-atOnce).map((r) => this.#add(r));
     this.hooks.older(this.#older.length);
-    await this.#read(recent);
+    this.#read(recent);
   }
 
   /** loadOlder brings the runs before those that are shown. */
-  async loadOlder() {
+  loadOlder() {
     const records = this.#older.splice(-atOnce);
     const before = this.runs[0];
     const runs = records.map((r) => new Run(r));
     this.runs.unshift(...runs);
     for (const run of runs) this.hooks.added(run, before);
     this.hooks.older(this.#older.length);
-    await this.#read(runs);
+    this.#read(runs);
   }
 
   /** refresh picks up runs that were started elsewhere. */
@@ -49,7 +49,7 @@ export class Conversation {
     const known = new Set(this.runs.map((r) => r.record.id));
     for (const r of this.#older) known.add(r.id);
     if (this.runs.some((r) => !r.record.id && !r.failed)) return; // one is being sent: it may be among the unknown
-    await this.#read(records.filter((r) => !known.has(r.id)).map((r) => this.#add(r)));
+    this.#read(records.filter((r) => !known.has(r.id)).map((r) => this.#add(r)));
   }
 
   /** close lets go of every stream; the runs go on without us. */
@@ -115,14 +115,14 @@ export class Conversation {
     }
   }
 
-  async #read(runs) {
+  // What goes wrong with one of them is shown there.
+  #read(runs) {
     const ended = runs.filter((r) => r.record.state === "ended").reverse(); // the newest is what one looks at first
-    const live = runs.filter((r) => r.record.state !== "ended").map((r) => this.#follow(r, null));
+    for (const run of runs) if (run.record.state !== "ended") this.#follow(run, null);
     const worker = async () => {
       for (let run; (run = ended.shift()); ) await this.#follow(run, null);
     };
-    this.#busy();
-    await Promise.all([...live, ...Array.from({ length: abreast }, worker)]);
+    for (let i = 0; i < abreast; i++) worker();
   }
 
   async #follow(run, first) {

@@ -34,7 +34,7 @@ export function askToken(again) {
       el("h2", {}, "This server asks for a token"),
       el("p", { id: "token-about", class: again ? "wrong" : null }, again ? "The token was not accepted. Check it, and try again." : "It is the one the server was started with. It is kept until you close this tab."),
       el("label", { for: "token" }, "Token"), input,
-      el("div", { class: "buttons" }, el("button", { class: "button main" }, "Continue")));
+      el("div", { class: "buttons" }, el("button", { class: "button primary" }, "Continue")));
     open(form, { label: "Token" }).addEventListener("close", () => {
       if (token) resolve(token);
       else reject(Object.assign(new Error("Reload the page to enter a token."), { name: "NoToken" }));

@@ -3,16 +3,15 @@
 import { duration, oneLine } from "./text.js";
 
 const runEnds = {
-  completed: "",
-  cancelled: "Stopped. What Claude did so far is kept; send a message to go on.",
-  run_timeout: "The run took longer than one run may, and was stopped. Send a message to go on from here.",
-  idle: "The sandbox ended because nothing happened in it for a while. Start a new one to go on.",
-  lifetime: "The sandbox reached the end of its lifetime during this run. Start a new one to go on.",
-  oom: "The sandbox ran out of memory. Start a new one with more memory, or ask for smaller steps.",
-  provider_lost: "The sandbox was lost: the machine it ran on no longer answers. Start a new one to go on.",
-  budget: "The budget for this run is used up. Send a message to go on, or raise the limit on the server.",
-  agent_error: "Claude ended with an error. Send the message again; if it happens again, the server's log says more.",
-  unknown: "The run ended, and the server could not find out how. Send a message to go on.",
+  cancelled: ["Stopped. What Claude did so far is kept; send a message to go on.", ""],
+  run_timeout: ["The run took longer than one run may, and was stopped.", "Send a message to go on from here."],
+  idle: ["The sandbox ended because nothing happened in it for a while.", "Start a new one to go on."],
+  lifetime: ["The sandbox reached the end of its lifetime.", "Start a new one to go on."],
+  oom: ["The sandbox ran out of memory.", "Start a new one with more memory, or ask for smaller steps."],
+  provider_lost: ["The sandbox was lost: the machine it ran on no longer answers.", "Start a new one to go on."],
+  budget: ["The budget for this run is used up.", "Send a message to go on, or raise the limit on the server."],
+  agent_error: ["Claude ended with an error.", "Send the message again; if it happens again, the server's log says more."],
+  unknown: ["The run ended, and the server could not find out how.", "Send a message to go on."],
 };
 
 const sandboxEnds = {
@@ -24,11 +23,13 @@ const sandboxEnds = {
   unknown: "Nobody knows why",
 };
 
-/** runEnd says how a run ended: {level, text, detail}, or null when there is nothing to add. */
+/** runEnd says how a run ended: {level, head, text, detail}, or null when there is nothing to add. */
 export function runEnd({ end, error }) {
-  if (!end || end === "completed") return error ? { level: "error", text: "Claude ended with an error.", detail: error } : null;
-  const text = Object.hasOwn(runEnds, end) ? runEnds[end] : `The run ended: ${oneLine(end, 60)}.`;
-  return { level: end === "cancelled" ? "quiet" : "error", text, detail: error && end !== "cancelled" ? error : "" };
+  if (end === "completed" && !error) return null;
+  const known = end === "completed" ? "agent_error" : end;
+  const [head, text] = Object.hasOwn(runEnds, known) ? runEnds[known] : [`The run ended: ${oneLine(String(known), 60)}.`, ""];
+  const stopped = known === "cancelled";
+  return { level: stopped ? "quiet" : "error", head, text, detail: stopped ? "" : error || "" };
 }
 
 /** sandboxEnd says how a sandbox ended, as a sentence without its full stop. */

@@ -19,8 +19,11 @@ class Inline {
     this.open = open;
     this.pos = 0;
     this.root = { type: "group", first: null, last: null };
-    this.delimiters = [];
+    this.first = null; // the runs of *, _ and ~ that may begin or end emphasis, linked by before and after
+    this.last = null;
+    this.runs = 0;
     this.brackets = [];
+    this.deadBelow = 0; // brackets under this place stand around a link, and links hold no links
     this.noTicks = new Set(); // lengths of backtick runs that have no partner further on
   }
 
@@ -37,7 +40,7 @@ class Inline {
       this.pos = m.index;
       this.one(m[0]);
     }
-    this.emphasis(0, this.open);
+    this.emphasis(null, this.open);
     return this.root;
   }
 
@@ -177,31 +180,36 @@ class Inline {
     const word = ch === "_";
     const canOpen = left && (!word || !right || punctB);
     const canClose = right && (!word || !left || punctA);
-    if (canOpen || canClose) this.delimiters.push({ node, ch, n, total: n, canOpen, canClose, atEnd });
+    if (!canOpen && !canClose) return;
+    const d = { node, ch, n, total: n, canOpen, canClose, atEnd, at: this.runs++, before: this.last, after: null };
+    if (this.last) this.last.after = d;
+    else this.first = d;
+    this.last = d;
   }
 
   // halfClosed reports whether one star stands where two are needed to end what is bold.
   halfClosed(ch, n) {
-    const opener = this.delimiters.at(-1);
+    const opener = this.last;
     return n === 1 && ch === "*" && opener?.ch === ch && opener.canOpen && opener.n === 2;
   }
 
   bracket(image) {
     const node = this.add(image ? "![" : "[");
-    this.brackets.push({ node, image, from: this.delimiters.length, at: this.pos });
+    this.deadBelow = Math.min(this.deadBelow, this.brackets.length);
+    this.brackets.push({ node, image, from: this.last });
     this.pos += image ? 2 : 1;
   }
 
   close() {
     const opener = this.brackets.pop();
-    if (!opener || opener.dead) return this.literal(1);
+    if (!opener || (!opener.image && this.brackets.length < this.deadBelow)) return this.literal(1);
     const dest = this.destination(this.pos + 1);
     if (!dest) return this.literal(1);
     this.emphasis(opener.from);
     const node = { type: opener.image ? "image" : "link", href: dest.href, first: null, last: null };
     this.wrap(opener.node, null, node);
     this.unlink(opener.node);
-    if (!opener.image) for (const b of this.brackets) if (!b.image) b.dead = true; // no links in links
+    if (!opener.image) this.deadBelow = this.brackets.length;
     this.pos = dest.end;
   }
 
@@ -214,25 +222,34 @@ class Inline {
     return null;
   }
 
-  // emphasis pairs the delimiters above bottom (the algorithm in CommonMark's appendix).
+  // emphasis pairs the runs after bottom (the algorithm in CommonMark's appendix).
   emphasis(bottom, open = false) {
-    const stack = this.delimiters;
-    const floor = new Map(); // below it no opener of that kind is left, so nobody looks there twice
-    for (let i = bottom; i < stack.length; i++) {
-      const closer = stack[i];
-      while (closer.canClose && closer.n > 0) {
-        const kind = closer.ch + closer.canOpen + (closer.total % 3);
-        const j = findOpener(stack, i, Math.max(bottom, floor.get(kind) ?? bottom));
-        if (j < 0) {
-          floor.set(kind, i);
-          break;
-        }
-        this.pair(stack[j], closer);
-        for (let k = j + 1; k < i; k++) stack[k].n = 0;
+    const floor = new Map(); // up to there no opener of that kind is left, so nobody looks there twice
+    let closer = bottom ? bottom.after : this.first;
+    while (closer) {
+      const opener = closer.canClose ? findOpener(closer, bottom, floor) : null;
+      if (opener) {
+        this.pair(opener, closer);
+        opener.after = closer; // what stood between them stays text
+        closer.before = opener;
+        if (opener.n === 0) this.drop(opener);
       }
+      if (opener && closer.n > 0) continue;
+      const next = closer.after;
+      if (closer.n === 0 || !closer.canOpen) this.drop(closer);
+      closer = next;
     }
     if (open) this.leaveOpen();
-    stack.length = bottom;
+    this.last = bottom;
+    if (bottom) bottom.after = null;
+    else this.first = null;
+  }
+
+  drop(d) {
+    if (d.before) d.before.after = d.after;
+    else this.first = d.after;
+    if (d.after) d.after.before = d.before;
+    else this.last = d.before;
   }
 
   pair(opener, closer) {
@@ -246,7 +263,7 @@ class Inline {
   }
 
   leaveOpen() {
-    for (const d of this.delimiters.toReversed()) {
+    for (let d = this.last; d; d = d.before) {
       if (d.n < 2 || d.ch !== "*" || !d.canOpen || d.atEnd) continue;
       this.wrap(d.node, null, { type: "strong", first: null, last: null });
       if (d.n === 3) this.wrap(d.node, null, { type: "em", first: null, last: null });
@@ -278,15 +295,16 @@ class Inline {
   }
 }
 
-function findOpener(stack, i, bottom) {
-  const closer = stack[i];
-  for (let j = i - 1; j >= bottom; j--) {
-    const o = stack[j];
-    if (o.n === 0 || o.ch !== closer.ch || !o.canOpen) continue;
+function findOpener(closer, bottom, floor) {
+  const kind = closer.ch + closer.canOpen + (closer.total % 3);
+  const least = floor.get(kind) ?? -1;
+  for (let o = closer.before; o && o !== bottom && o.at > least; o = o.before) {
+    if (o.ch !== closer.ch || !o.canOpen) continue;
     const odd = (o.canClose || closer.canOpen) && (o.total + closer.total) % 3 === 0 && (o.total % 3 !== 0 || closer.total % 3 !== 0);
-    if (!odd) return j;
+    if (!odd) return o;
   }
-  return -1;
+  floor.set(kind, closer.at - 1);
+  return null;
 }
 
 function findTicks(text, from, n) {

@@ -19,8 +19,7 @@ const halfTable = (b) => b?.type === "p" && /^\|[^\n]*(?:\n[ \t|:-]*)?$/.test(b.
 export class Markdown {
   #root;
   #text = "";
-  #settled = []; // blocks that no further text can change
-  #from = 0; // where in the text the others begin
+  #from = 0; // where in the text the blocks begin that further text can still change
   #live = [];
 
   constructor(root) {
@@ -35,14 +34,13 @@ export class Markdown {
     const blocks = parseBlocks(open ? rest.replace(undecided, "") : rest);
     if (open && halfTable(blocks.at(-1))) blocks.pop();
     markOpen(blocks, open);
-    patch(this.#root, this.#live, blocks, this.#settled.length);
+    patch(this.#root, this.#live, blocks);
     this.#live = blocks;
     this.#settle(rest);
   }
 
   #restart() {
     this.#root.replaceChildren();
-    this.#settled = [];
     this.#live = [];
     this.#from = 0;
   }
@@ -54,7 +52,7 @@ export class Markdown {
     if (done <= 0) return;
     let at = 0;
     for (let line = this.#live[done].from; line > 0; line--) at = lineEnd(rest, at);
-    for (const b of this.#live.splice(0, done)) this.#settled.push(b.type);
+    this.#live.splice(0, done);
     const first = this.#live[0].from;
     for (const b of this.#live) b.from -= first;
     this.#from += at;
@@ -79,7 +77,7 @@ function markOpen(blocks, open) {
 
 const same = (a, b) => a.type === b.type && a.raw === b.raw && !a.open && !b.open;
 
-function patch(parent, old, blocks, offset = 0) {
+function patch(parent, old, blocks) {
   blocks.forEach((b, i) => {
     const was = old[i];
     if (was && same(was, b)) {
@@ -89,21 +87,23 @@ function patch(parent, old, blocks, offset = 0) {
       change(b, was);
     } else {
       b.node = create(b);
+      change(b, null); // before it is put into the page, which then has to look at it once only
       if (was) was.node.replaceWith(b.node);
-      else parent.insertBefore(b.node, parent.children[offset + i] ?? null);
-      change(b, null);
+      else parent.append(b.node);
     }
   });
   for (const b of old.slice(blocks.length)) b.node.remove();
 }
 
+// No dir="auto" anywhere in it: the browser would look through a whole list again for each item. The style sheet does the same with
+// unicode-bidi: plaintext.
 const tags = { quote: "blockquote", p: "p", hr: "hr", ul: "ul", ol: "ol", li: "li" };
 
 function create(b) {
   if (b.type === "code") return codeBlock(b);
   if (b.type === "table") return el("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Table" }, el("table"));
-  if (b.type[0] === "h" && b.type !== "hr") return el("h" + Math.min(6, Number(b.type[1]) + 2), { class: b.type, dir: "auto" });
-  return el(tags[b.type], b.type === "hr" ? {} : { dir: "auto" });
+  if (b.type[0] === "h" && b.type !== "hr") return el("h" + Math.min(6, Number(b.type[1]) + 2), { class: b.type });
+  return el(tags[b.type]);
 }
 
 function change(b, was) {
@@ -120,7 +120,8 @@ function change(b, was) {
 }
 
 function changeList(b, was) {
-  b.node.classList.toggle("tight", b.tight);
+  if (b.tight) b.node.className = "tight";
+  else b.node.removeAttribute("class");
   if (b.type === "ol" && b.start !== 1) b.node.start = b.start;
   patch(b.node, was?.items ?? [], b.items);
 }
@@ -135,7 +136,7 @@ function changeItem(b, was) {
     b.node.append(el("input", { type: "checkbox", disabled: true, "aria-label": "Task" }));
   }
   if (b.task !== null) b.node.firstChild.checked = b.task;
-  patch(b.node, was?.blocks ?? [], b.blocks, b.task === null ? 0 : 1);
+  patch(b.node, was?.blocks ?? [], b.blocks);
 }
 
 function changeTable(b, was) {
@@ -150,7 +151,7 @@ function changeTable(b, was) {
 }
 
 function row(b, texts, tag, open) {
-  return el("tr", {}, texts.map((text, i) => el(tag, { class: b.align[i] || null, dir: "auto" }, inline(parseInline(text, open)))));
+  return el("tr", {}, texts.map((text, i) => el(tag, { class: b.align[i] || null }, inline(parseInline(text, open)))));
 }
 
 function codeBlock(b) {
@@ -158,7 +159,7 @@ function codeBlock(b) {
   const lang = el("span", { class: "lang" });
   return el("figure", { class: "code" },
     el("figcaption", {}, lang, copyButton(() => b.node.source ?? "")),
-    el("pre", { tabindex: "0", dir: "ltr", role: "region", "aria-label": "Code" }, code));
+    el("pre", { tabindex: "0", role: "region", "aria-label": "Code" }, code));
 }
 
 function changeCode(b, was) {
@@ -174,35 +175,40 @@ export function growText(node, before, text) {
   else node.replaceChildren(...visible(text));
 }
 
-// inline makes the nodes for a tree of inline.js.
-function inline(tree, depth = 0, inLink = false) {
-  const out = [];
-  for (let n = tree.first; n; n = n.next) {
-    if (n.type === "text") out.push(...visible(n.text));
-    else if (depth > maxNesting && n.first) out.push(...inline(n, depth, inLink));
-    else out.push(...inlineNode(n, depth, inLink));
+// inline makes the nodes for a tree of inline.js. It keeps its own stack: a text can nest deeper than calls may.
+function inline(tree) {
+  const out = document.createDocumentFragment();
+  const todo = [{ node: tree.first, parent: out, depth: 0, inLink: false }];
+  while (todo.length > 0) {
+    const { node, parent, depth, inLink } = todo.pop();
+    if (!node) continue;
+    if (node.next) todo.push({ node: node.next, parent, depth, inLink });
+    const made = depth < maxNesting || !node.first ? inlineNode(node, parent, inLink) : parent;
+    todo.push({ node: node.first, parent: made, depth: depth + 1, inLink: inLink || node.type === "link" || node.type === "image" });
   }
-  return out;
+  return [out];
 }
 
-function inlineNode(n, depth, inLink) {
+// inlineNode adds what one node of the tree is to parent, and gives the place for what is in it.
+function inlineNode(n, parent, inLink) {
+  const add = (node) => (parent.append(node), node);
   switch (n.type) {
-    case "br": return [el("br")];
-    case "code": return [el("code", { dir: "ltr" }, visible(n.text))];
-    case "link": return link(n, inline(n, depth + 1, true), inLink);
-    case "image": return image(n, depth, inLink);
-    default: return [el(n.type, {}, inline(n, depth + 1, inLink))];
+    case "text": return void parent.append(...visible(n.text));
+    case "br": return void add(el("br"));
+    case "code": return void add(el("code", {}, visible(n.text)));
+    case "link": return link(n, add, inLink) ?? parent;
+    case "image": return picture(n, link(n, add, inLink) ?? parent);
+    default: return add(el(n.type));
   }
 }
 
-function link(n, children, inLink) {
+function link(n, add, inLink) {
   const href = inLink ? null : safeURL(n.href);
-  if (!href) return children;
-  return [el("a", { href, target: "_blank", rel: "noopener noreferrer", title: n.auto ? null : href }, children)];
+  return href && add(el("a", { href, target: "_blank", rel: "noopener noreferrer", title: n.auto ? null : href }));
 }
 
 // A picture in an answer would tell another host that, and when, it was read; what it shows was chosen by the model. So: a link.
-function image(n, depth, inLink) {
-  const alt = inline(n, depth + 1, true);
-  return link(n, [el("span", { class: "picture" }, "Image: "), ...(alt.length ? alt : [n.href ? "no description" : ""])], inLink);
+function picture(n, parent) {
+  parent.append(el("span", { class: "picture" }, "Image: "), n.first ? "" : "no description");
+  return parent;
 }

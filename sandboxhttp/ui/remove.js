@@ -31,7 +31,7 @@ export async function removeSandbox(api, sandbox, saving) {
 
 function askAgain(err, sandbox) {
   const { title, text, detail } = problem(err);
-  const buttons = [{ label: "Keep it", value: null }, { label: "Try again", value: "go", kind: "main" }];
+  const buttons = [{ label: "Keep it", value: null }, { label: "Try again", value: "go", kind: "primary" }];
   if (err.code === "sync_failed") buttons.push({ label: "Delete without saving", value: "drop", kind: "danger" });
   return ask({ title: `“${nameOf(sandbox)}” was not deleted`, text: `${title}. ${text}`, detail, buttons });
 }

@@ -106,7 +106,7 @@ export class RunView {
       this.#foot.replaceChildren(notice("error", run.record.id ? "The answer could not be read: " + head : "Not sent: " + head, text, detail, again));
     } else if (run.end && !this.#foot.hasChildNodes()) {
       const end = runEnd(run.end);
-      if (end) this.#foot.append(notice(end.level, end.text, "", said(run, end.detail) ? "" : end.detail));
+      if (end) this.#foot.append(notice(end.level, end.head, end.text, said(run, end.detail) ? "" : end.detail));
       this.#foot.append(this.#figures());
     } else if (!run.end && this.#foot.hasChildNodes()) {
       this.#foot.replaceChildren();
@@ -128,7 +128,7 @@ const said = (run, detail) => detail !== "" && run.answer().trim() !== "" && (de
 
 /** notice makes a note: level quiet, warn or error; what happened, what to do, and small print. */
 export function notice(level, head, text = "", detail = "", ...more) {
-  return el("div", { class: "notice " + level, role: level === "error" ? "alert" : null },
+  return el("div", { class: "notice " + level },
     level === "quiet" ? null : icon("warn"),
     el("div", {}, el("p", { class: "head" }, visible(head)), text && el("p", {}, visible(text)), detail && el("p", { class: "detail" }, visible(detail)), more));
 }

@@ -22,6 +22,7 @@ export class Sidebar {
   #picked = "";
   #saving = new Set();
   #opener = null;
+  #says = "";
 
   /** remove is called with a sandbox whose bin was pressed; gone when the list was read. */
   constructor(api, { remove, listed }) {
@@ -110,7 +111,11 @@ export class Sidebar {
       el("button", { type: "button", class: "button small", onclick: () => this.refresh() }, "Try again")));
   }
 
+  // The list is read again and again: what stands there is left alone while it says the same, or a click on it would be lost.
   #draw() {
+    const says = JSON.stringify([this.#picked, this.#cursor, this.#sandboxes.map((s) => [s, this.#about(s)])]);
+    if (says === this.#says && !this.#nav.querySelector(".trouble")) return;
+    this.#says = says;
     const focused = document.activeElement?.closest?.("#list [data-id]")?.dataset.id;
     const live = this.#sandboxes.filter((s) => s.state !== "ended");
     const ended = this.#sandboxes.filter((s) => s.state === "ended");
@@ -130,11 +135,16 @@ export class Sidebar {
     if (focused) this.#nav.querySelector(`[data-id="${CSS.escape(focused)}"] a`)?.focus();
   }
 
+  #about(s) {
+    if (this.#saving.has(s.id)) return s.volume_name ? "Saving…" : "Deleting…";
+    if (s.state === "ended") return sandboxEnd(s.end);
+    return s.state === "creating" ? "Being created…" : ago(s.created_at);
+  }
+
   #row(s) {
     const saving = this.#saving.has(s.id);
     const state = saving ? "saving" : s.state;
-    const about = saving ? (s.volume_name ? "Saving…" : "Deleting…")
-      : s.state === "ended" ? sandboxEnd(s.end) : s.state === "creating" ? "Being created…" : ago(s.created_at);
+    const about = this.#about(s);
     const link = el("a", { href: "#/s/" + encodeURIComponent(s.id), "aria-current": s.id === this.#picked ? "page" : null, title: s.state === "ended" ? `${about}, ${ago(s.ended_at)}` : null },
       el("span", { class: "dot " + state }), el("span", { class: "name" }, nameOf(s)), el("span", { class: "about" }, about));
     const bin = s.state === "ended" || saving ? null

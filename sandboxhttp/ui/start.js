@@ -28,7 +28,7 @@ export class Start {
     byID("ended").hidden = true;
     const only = el("button", { type: "button", class: "link", onclick: () => this.#make("") }, "Create it without a message");
     byID("settings").replaceChildren(this.#settings.element, only);
-    this.#page.composer.use("new", { placeholder: "Ask Claude to build, run, or look into something…" });
+    this.#page.composer.use("new", { placeholder: "Describe a task…" });
     this.#drawHero();
   }
 
@@ -75,6 +75,7 @@ export class Start {
   #failed(err, prompt) {
     const { title, text, detail } = problem(err);
     byID("main").dataset.view = "start";
+    announce("No sandbox was made: " + title);
     this.#drawHero(notice("error", "No sandbox was made: " + title, text, detail));
     if (err.errors?.length || err.code === "name_in_use" || err.code === "restore_failed") this.#settings.open();
     this.#page.composer.put(prompt);

@@ -114,5 +114,6 @@ function text(raw) {
 /** failure is the first telling line of a failed call's answer. */
 export function failure(tool) {
   const all = results(tool.result ?? "").filter((r) => r.type === "text").map((r) => r.text).join("\n");
-  return oneLine(all.split("\n").find((l) => l.trim() !== "") ?? "It failed without saying why", 140);
+  const [first = "It failed without saying why", second] = all.split("\n").filter((l) => l.trim() !== "");
+  return oneLine(second && /^Exit code \d+$/.test(first) ? `${first}: ${second}` : first, 140);
 }

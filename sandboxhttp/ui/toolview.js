@@ -82,7 +82,7 @@ function drawResult(item) {
 }
 
 function block(label, text, { className = "", count = false } = {}) {
-  const pre = el("pre", { tabindex: "0", dir: "ltr", role: "region", "aria-label": oneLine(label, 80) }, visible(text.slice(0, longText)));
+  const pre = el("pre", { tabindex: "0", role: "region", "aria-label": oneLine(label, 80) }, visible(text.slice(0, longText)));
   const size = count ? el("span", { class: "size" }, bytes(new Blob([text]).size)) : null;
   const more = text.length > longText && el("button", { type: "button", class: "more", onclick: () => {
     pre.replaceChildren(...visible(text));
@@ -98,7 +98,7 @@ function drawDiff({ path, lines }) {
     el("span", { class: { "-": "gone", "+": "come", " ": "kept" }[sign] }, sign + " ", visible(text), "\n"));
   if (lines.length > 400) rows.push(el("span", { class: "kept" }, `… ${lines.length - 400} more lines\n`));
   return el("figure", { class: "code diff" }, el("figcaption", {}, el("span", { class: "lang" }, visible(path))),
-    el("pre", { tabindex: "0", dir: "ltr", role: "region", "aria-label": "Change" }, rows));
+    el("pre", { tabindex: "0", role: "region", "aria-label": "Change" }, rows));
 }
 
 function drawTodos(todos) {
