@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +72,10 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 // refused explains a connection that could not be made: as a rule the sandbox
 // is just ending.
 func (b *box) refused(ctx context.Context, err error) error {
+	ending := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, wire.ErrDown)
+	if !ending {
+		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+	}
 	info, serr := b.settle(ctx)
 	if serr == nil && info.State == driver.StateEnded {
 		return driver.ErrEnded
