@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -101,12 +100,6 @@ type Network struct {
 	CIDRs []string
 }
 
-var (
-	nameRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	envRE    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	domainRE = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-)
-
 const maxTags = 64
 
 // Validate reports everything that is wrong with the configuration, whatever
@@ -129,7 +122,7 @@ func (c *Config) lower() (*driver.Config, error) {
 		Ports: slices.Clone(c.Ports),
 		Tags:  maps.Clone(c.Tags),
 	}
-	bad.when(c.Name != "" && !nameRE.MatchString(c.Name),
+	bad.when(c.Name != "" && !isName(c.Name),
 		"Name %q: use up to 63 letters, digits, '.', '_', '-', starting with a letter or digit", c.Name)
 	bad.when(c.Dir != "" && !isCleanAbs(c.Dir), "Dir %q: use a clean absolute path", c.Dir)
 	bad.when(c.CPU < 0 || math.IsNaN(c.CPU) || math.IsInf(c.CPU, 1), "CPU %v: use 0 or more", c.CPU)
@@ -186,7 +179,7 @@ func (n Network) lower(bad *problems) driver.Network {
 		lower := strings.ToLower(strings.TrimSuffix(name, "."))
 		_, isAddr := netip.ParseAddr(lower)
 		bad.when(isAddr == nil, "Network.Domains: %q is an address; put it in CIDRs", name)
-		bad.when(len(lower) > 253 || !domainRE.MatchString(lower),
+		bad.when(!isDomain(lower),
 			`Network.Domains: %q: use "example.com" or "*.example.com"`, name)
 		d.Domains = append(d.Domains, lower)
 	}
@@ -202,7 +195,7 @@ func lowerEnv[V any](bad *problems, field string, env map[string]V, reveal func(
 	var list []string
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		v := reveal(env[k])
-		bad.when(!envRE.MatchString(k), "%s: name %q: use letters, digits and '_'", field, k)
+		bad.when(!isVariable(k), "%s: name %q: use letters, digits and '_'", field, k)
 		bad.when(strings.ContainsRune(v, 0), "%s: the value of %q holds a NUL byte", field, k)
 		list = append(list, k+"="+v)
 	}
