@@ -13,12 +13,13 @@ import (
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 
+	"github.com/vivarium-go/vivarium/internal/browsertest"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
 // TestPageChat drives the page in a real browser against a server that does what the test says.
 func TestPageChat(t *testing.T) {
-	browser := newBrowser(t)
+	browser := browsertest.Start(t)
 	open := func(t *testing.T, api *fakeAPI, hash string) *tab {
 		t.Helper()
 		return openTab(t, browser, api, hash, desktop, nil)
@@ -352,9 +353,15 @@ func TestPageChat(t *testing.T) {
 		api.token = "right"
 		api.add("a", nil)
 		p := open(t, api, "#/s/a")
+		p.until(`document.querySelector("dialog")`)
+		p.do(chromedp.KeyEvent("\x1b"))
+		p.untilText("Enter a valid token to go on")
+		p.click(".trouble .button")
 		p.do(chromedp.SendKeys("#token", "wrong\r"))
 		p.untilText("The token was not accepted")
 		p.do(chromedp.SendKeys("#token", "right\r"))
+		p.until(`document.querySelector("#list [data-id=a]")`)
+		p.click(".notice .button")
 		p.untilText("Ready")
 		p.do(chromedp.Reload())
 		p.untilText("Ready")

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vivarium-go/vivarium/internal/browsertest"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
@@ -34,7 +35,7 @@ func lists(api *fakeAPI) {
 // TestPageLooks opens the page in every state, at the size of a phone and of a desk, in light and dark. It checks that nothing is wider
 // than the window and that text has contrast; VIVARIUM_SCREENSHOTS=dir keeps what it saw.
 func TestPageLooks(t *testing.T) {
-	browser := newBrowser(t)
+	browser := browsertest.Start(t)
 	scenes := map[string]func(t *testing.T) *tab{
 		"start": func(t *testing.T) *tab {
 			p := openTab(t, browser, newFakeAPI(t), "", desktop, &sandboxhttp.PageOptions{Banner: "No model is configured: a scripted stand-in answers."})

@@ -5,11 +5,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vivarium-go/vivarium/internal/browsertest"
 )
 
 // TestPageModules runs the page's modules in a real browser, each test with data of its own.
 func TestPageModules(t *testing.T) {
-	p := openTab(t, newBrowser(t), newFakeAPI(t), "", desktop, nil)
+	p := openTab(t, browsertest.Start(t), newFakeAPI(t), "", desktop, nil)
 	for name, test := range map[string]func(*tab){
 		"markdown": testMarkdown, "markdown grows": testMarkdownGrows, "markdown that is hostile": testMarkdownHostile,
 		"event stream": testSSE, "event stream in bytes": testSSEBytes, "run": testRun, "safe text": testSafeText,

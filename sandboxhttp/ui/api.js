@@ -17,9 +17,10 @@ export class Problem extends Error {
   }
 }
 
-/** Token holds the bearer token for as long as the tab lives. ask is called when the API wants one. */
+/** Token holds the bearer token for as long as the tab lives. ask is called when the API wants one, and rejects when nobody gives one. */
 export class Token {
   #asking = null;
+  #declined = false;
 
   constructor(ask, store = sessionStorage) {
     this.ask = ask;
@@ -30,13 +31,25 @@ export class Token {
     return this.store.getItem("vivarium.token") ?? "";
   }
 
-  /** renew asks for another token than the refused one; requests that are refused together ask once. */
-  async renew(refused) {
+  /**
+   * renew asks for another token than the refused one; requests that are refused together ask once. Who closed the question is asked
+   * again only on doing something (wanted), not by what the page does on its own.
+   */
+  async renew(refused, wanted) {
     if (this.value !== refused) return;
+    if (this.#declined && !wanted) throw new Problem(401, noToken);
     this.#asking ??= this.ask(refused !== "").finally(() => (this.#asking = null));
-    this.store.setItem("vivarium.token", await this.#asking);
+    try {
+      this.store.setItem("vivarium.token", await this.#asking);
+      this.#declined = false;
+    } catch {
+      this.#declined = true;
+      throw new Problem(401, noToken);
+    }
   }
 }
+
+const noToken = { title: "This server asks for a token", code: "unauthenticated" };
 
 /** newKey makes an Idempotency-Key. (crypto.randomUUID exists on https and localhost only.) */
 export function newKey() {
@@ -50,8 +63,9 @@ export class API {
     this.token = token;
   }
 
-  async list(cursor = "", signal) {
-    return json(await this.#send("GET", cursor ? `?cursor=${encodeURIComponent(cursor)}` : "", { signal }));
+  /** list gives a page of the sandboxes; wanted says that somebody waits for it. */
+  async list(cursor = "", wanted = false) {
+    return json(await this.#send("GET", cursor ? `?cursor=${enc(cursor)}` : "", { wanted }));
   }
 
   async sandbox(id, signal) {
@@ -85,7 +99,7 @@ export class API {
     await this.#send("POST", `/${enc(id)}/runs/${enc(run)}/interrupt`, { body: {}, key: newKey() });
   }
 
-  async #send(method, path, { body, key, stream, signal, after } = {}) {
+  async #send(method, path, { body, key, stream, signal, after, wanted = method !== "GET" } = {}) {
     for (;;) {
       const token = this.token.value;
       const headers = { Accept: stream ? "text/event-stream" : "application/json" };
@@ -96,7 +110,7 @@ export class API {
       const response = await reach(this.base + path, { method, headers, signal, cache: "no-store", body: body && JSON.stringify(body) });
       if (response.ok) return response;
       if (response.status !== 401) throw await toProblem(response);
-      await this.token.renew(token);
+      await this.token.renew(token, wanted);
     }
   }
 }

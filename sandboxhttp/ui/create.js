@@ -50,7 +50,7 @@ export class Settings {
     this.element = el("details", { class: "settings" }, el("summary", {}, "Sandbox settings"),
       el("div", { class: "grid" },
         this.#text("name", "Name", { placeholder: "chosen for you" }),
-        this.#text("volume", "Volume", { placeholder: "none: files end with the sandbox" }),
+        this.#text("volume", "Volume that keeps the files", { placeholder: "none" }),
         this.#row("Network", network), domains,
         this.#text("image", "Base image", { placeholder: "as the server sets it" }),
         this.#text("minutes", "Lifetime in minutes", { type: "number", min: "1", placeholder: "as the server sets it" }),

@@ -2,8 +2,8 @@
 
 import { byID, el, icon } from "./dom.js";
 
-function open(content, { label }) {
-  const dialog = el("dialog", { "aria-label": label, closedby: "any" }, content);
+function open(content, { label, closedby = "any" }) {
+  const dialog = el("dialog", { "aria-label": label, closedby }, content);
   document.body.append(dialog);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.showModal();
@@ -35,9 +35,9 @@ export function askToken(again) {
       el("p", { id: "token-about", class: again ? "wrong" : null }, again ? "The token was not accepted. Check it, and try again." : "It is the one the server was started with. It is kept until you close this tab."),
       el("label", { for: "token" }, "Token"), input,
       el("div", { class: "buttons" }, el("button", { class: "button primary" }, "Continue")));
-    open(form, { label: "Token" }).addEventListener("close", () => {
+    open(form, { label: "Token", closedby: "closerequest" }).addEventListener("close", () => {
       if (token) resolve(token);
-      else reject(Object.assign(new Error("Reload the page to enter a token."), { name: "NoToken" }));
+      else reject(new Error("no token was given"));
     });
   });
 }

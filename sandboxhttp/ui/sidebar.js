@@ -85,12 +85,13 @@ export class Sidebar {
     this.#draw();
   }
 
-  async refresh() {
+  /** refresh reads the list; wanted says that somebody pressed a button for it. */
+  async refresh(wanted = false) {
     try {
       const all = [];
       let cursor = "";
       for (let page = 0; page < this.#pages; page++) {
-        const answer = await this.#api.list(cursor);
+        const answer = await this.#api.list(cursor, wanted);
         all.push(...(answer.sandboxes ?? []));
         cursor = answer.next_cursor ?? "";
         if (!cursor) break;
@@ -108,7 +109,7 @@ export class Sidebar {
     if (this.#nav.querySelector(".trouble")) return;
     const { title, text } = problem(err);
     this.#nav.prepend(el("div", { class: "trouble" }, el("p", {}, el("strong", {}, title), " ", text),
-      el("button", { type: "button", class: "button small", onclick: () => this.refresh() }, "Try again")));
+      el("button", { type: "button", class: "button small", onclick: () => this.refresh(true) }, "Try again")));
   }
 
   // The list is read again and again: what stands there is left alone while it says the same, or a click on it would be lost.

@@ -95,7 +95,7 @@ class Steps {
 
   next(stage) {
     if (this.#last?.dataset.stage === stage) return;
-    this.#last?.firstChild.replaceWith(icon("check"));
+    this.#last?.replaceChildren(icon("check"), this.#last.textContent.replace(/…$/, ""));
     this.#last?.classList.add("done");
     const label = Object.hasOwn(stages, stage) ? stages[stage] : oneLine(stage, 80);
     this.#last = el("li", { "data-stage": stage }, el("span", { class: "spinner" }), label + "…");

@@ -57,7 +57,7 @@ export function duration(ms) {
 
 /** money says US dollars, with more places for small sums. */
 export function money(usd) {
-  if (!(usd > 0)) return "";
+  if (!(usd >= 0.00005)) return "";
   return "$" + (usd < 0.01 ? usd.toFixed(4) : usd.toFixed(2));
 }
 
