@@ -16,7 +16,8 @@ import (
 
 // Options vary the filter.
 type Options struct {
-	// Nonce lets a process that knows it change RLIMIT_RTTIME; see package lineage.
+	// Nonce lets a process that knows it change RLIMIT_RTTIME (see package
+	// lineage), and the limits of other processes.
 	Nonce uint64
 	// KeepAffinity denies sched_setaffinity, for a sandbox whose CPU limit is
 	// the set of processors it may run on.
@@ -53,6 +54,7 @@ func Program(o Options) []unix.SockFilter {
 	}
 	p = append(p, cloneRules(deny)...)
 	p = append(p, limitRules(o.Nonce, deny)...)
+	p = append(p, priorityRules(deny)...)
 	p = append(p, socketRule()...)
 	p = append(p, allowOnly(unix.SYS_PERSONALITY, 0, personalities, deny)...)
 	// TIOCSTI types into the terminal, TIOCLINUX does so on a console.
@@ -84,22 +86,58 @@ func cloneRules(deny uint32) []unix.SockFilter {
 	return append(p, forCall(unix.SYS_CLONE3, ret(errno(unix.ENOSYS)))...)
 }
 
-// limitRules keep the mark of package lineage from being changed.
+// limitRules keep the mark of package lineage from being changed, and the limits
+// of other processes: those of process 1, the same user's, would end its service.
 func limitRules(nonce uint64, deny uint32) []unix.SockFilter {
 	p := forCall(unix.SYS_PRLIMIT64,
-		load(low(1)),
-		jump(unix.BPF_JEQ, unix.RLIMIT_RTTIME, 0, 8), // another limit
 		load(low(2)),
 		jump(unix.BPF_JEQ, 0, 0, 2),
 		load(high(2)),
-		jump(unix.BPF_JEQ, 0, 4, 0), // no new value: only asking
+		jump(unix.BPF_JEQ, 0, 8, 0), // no new value: only asking
 		load(low(4)),
-		jump(unix.BPF_JEQ, uint32(nonce), 0, 3),
+		jump(unix.BPF_JEQ, uint32(nonce), 0, 2),
 		load(high(4)),
-		jump(unix.BPF_JEQ, uint32(nonce>>32), 0, 1),
+		jump(unix.BPF_JEQ, uint32(nonce>>32), 4, 0),
+		load(low(1)),
+		jump(unix.BPF_JEQ, unix.RLIMIT_RTTIME, 3, 0),
+		load(low(0)),
+		jump(unix.BPF_JEQ, 0, 0, 1), // its own limits
 		ret(retAllow),
 		ret(deny))
 	return append(p, denyOnly(unix.SYS_SETRLIMIT, 0, []uint32{unix.RLIMIT_RTTIME}, deny)...)
+}
+
+// ioprioProcess is IOPRIO_WHO_PROCESS (linux/ioprio.h).
+const ioprioProcess = 1
+
+// priorityRules keep process 1, the same user's, from being starved: priorities
+// go down only, so changing another's never helps it. Threads are named by
+// numbers of their own, so any number but 0 may be one of process 1. The normal
+// class stays allowed, as threads libraries set it for threads by their numbers;
+// affinity too: process 1 gets its share of any processor.
+func priorityRules(deny uint32) []unix.SockFilter {
+	var p []unix.SockFilter
+	for _, c := range []struct{ nr, process uint32 }{
+		{unix.SYS_SETPRIORITY, unix.PRIO_PROCESS},
+		{unix.SYS_IOPRIO_SET, ioprioProcess},
+	} {
+		p = append(p, forCall(c.nr,
+			load(low(0)),
+			jump(unix.BPF_JEQ, c.process, 0, 3), // not of a group or a user
+			load(low(1)),
+			jump(unix.BPF_JEQ, 0, 0, 1),
+			ret(retAllow),
+			ret(deny))...)
+	}
+	p = append(p, forCall(unix.SYS_SCHED_SETSCHEDULER,
+		load(low(0)),
+		jump(unix.BPF_JEQ, 0, 2, 0),
+		load(low(1)),
+		jump(unix.BPF_JEQ, unix.SCHED_NORMAL, 0, 1),
+		ret(retAllow),
+		ret(deny))...)
+	// Its class is behind a pointer.
+	return append(p, allowOnly(unix.SYS_SCHED_SETATTR, 0, []uint32{0}, deny)...)
 }
 
 func socketRule() []unix.SockFilter {
