@@ -26,6 +26,8 @@ func pid1Probes() []Probe {
 		{Name: "pid 1 process_vm_writev", run: func(*Facts) (string, bool) { return pid1Vm(unix.SYS_PROCESS_VM_WRITEV) }},
 		{Name: "pid 1 kcmp", run: pid1Kcmp},
 		{Name: "pid 1 traced", Destructive: true, run: pid1Trace},
+		{Name: "pid 1 limited", Destructive: true, run: pid1Limit},
+		{Name: "pid 1 starved", Destructive: true, run: pid1Starve},
 		{Name: "pid 1 memory reclaimed", run: pid1Madvise},
 		{Name: "pid 1 namespaces", run: pid1Namespaces},
 	}
@@ -172,6 +174,27 @@ func pid1Trace(*Facts) (string, bool) {
 	const seize = 0x4206
 	_, err := call(unix.SYS_PTRACE, seize, 1, 0, 0)
 	return judge(err)
+}
+
+// pid1Limit leaves process 1 no descriptor for what it is asked next.
+func pid1Limit(*Facts) (string, bool) {
+	return judge(unix.Prlimit(1, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 8, Max: 8}, nil))
+}
+
+// pid1Starve gives process 1 the last place whenever anybody else wants to run.
+func pid1Starve(*Facts) (string, bool) {
+	var priority int32
+	return first(map[string]func() error{
+		"priority":             func() error { return unix.Setpriority(unix.PRIO_PROCESS, 1, 19) },
+		"priority of the user": func() error { return unix.Setpriority(unix.PRIO_USER, os.Getuid(), 19) },
+		"class": func() error {
+			_, err := call(unix.SYS_SCHED_SETSCHEDULER, 1, unix.SCHED_IDLE, ptr(&priority))
+			return err
+		},
+		"attributes": func() error {
+			return unix.SchedSetAttr(1, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+		},
+	})
 }
 
 func pid1Madvise(*Facts) (string, bool) {
