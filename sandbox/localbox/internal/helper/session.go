@@ -3,6 +3,7 @@
 package helper
 
 import (
+	"os"
 	"sync"
 	"time"
 
@@ -191,10 +192,9 @@ func (b *box) hello(req *wire.Request) ([]int, error) {
 	if req.Num != wire.Version {
 		return nil, &wire.Error{Text: "the sandbox was made by a program of another version"}
 	}
-	fd, err := unix.Dup(b.doneFD)
+	fd, err := unix.FcntlInt(uintptr(b.doneFD), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("dup", err)
 	}
-	unix.CloseOnExec(fd)
 	return []int{fd}, nil
 }
