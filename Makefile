@@ -3,6 +3,7 @@
 GO       ?= go
 TOOLS    := $(CURDIR)/.tools/bin
 FUZZTIME ?= 10s
+BENCHFLAGS ?= -benchtime 5s
 export PATH := $(TOOLS):$(PATH)
 
 .PHONY: check precommit fmt vet lint test race bench fuzz generate tidy vuln tools hooks examples
