@@ -131,6 +131,20 @@ type Group struct {
 	holds map[string][]string // directory to its controllers
 }
 
+// Candidates are the directories that Create may make for a group called name:
+// whoever notes them before knows where to look for what was made.
+func (h *Hierarchy) Candidates(name string) (dirs []string) {
+	for _, parent := range h.v2 {
+		dirs = append(dirs, filepath.Join(parent, name))
+	}
+	for _, c := range controllers {
+		if parent, ok := h.v1[c]; ok && !slices.Contains(dirs, filepath.Join(parent, name)) {
+			dirs = append(dirs, filepath.Join(parent, name))
+		}
+	}
+	return dirs
+}
+
 // Create makes a group called name with these limits. It never fails: what
 // cannot be had is in Missing.
 func (h *Hierarchy) Create(name string, l Limits) *Group {
@@ -344,8 +358,8 @@ func Remove(dirs []string, patience time.Duration) error {
 func remove(dir string, deadline time.Time) error {
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		err := unix.Rmdir(dir)
-		if err == nil || errors.Is(err, unix.ENOENT) {
-			return nil
+		if err == nil || errors.Is(err, unix.ENOENT) || isMissing(dir) {
+			return nil // a file system that is read-only says that first
 		}
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
@@ -353,6 +367,11 @@ func remove(dir string, deadline time.Time) error {
 		kill(dir)
 		time.Sleep(pause) // the kernel tells nobody when the last one is gone
 	}
+}
+
+func isMissing(dir string) bool {
+	_, err := os.Lstat(dir)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 func kill(dir string) {

@@ -96,3 +96,27 @@ func TestReal(t *testing.T) {
 		}
 	}
 }
+
+// TestCandidates: what Create makes is among what was named before.
+func TestCandidates(t *testing.T) {
+	top := t.TempDir()
+	scope := filepath.Join(top, "shell.scope")
+	fakeV2(t, top, "memory", "memory")
+	fakeV2(t, scope, "", "")
+	v1 := t.TempDir()
+	h := parse("30 25 0:26 / "+top+" rw - cgroup2 cgroup2 rw\n31 25 0:27 / "+v1+" rw - cgroup cgroup rw,pids,cpu\n",
+		"2:pids,cpu:/\n0::/shell.scope\n")
+	want := []string{filepath.Join(scope, "box"), filepath.Join(top, "box"), filepath.Join(v1, "box")}
+	if got := h.Candidates("box"); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if dir, _ := h.createV2("box", []string{Memory}); !slices.Contains(want, dir) {
+		t.Errorf("%s was not among them", dir)
+	}
+	if err := Remove(want, 0); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(top, "box")); len(left) > 0 {
+		t.Error("it is left")
+	}
+}

@@ -50,15 +50,19 @@ func (b *box) takeIsolated(boot *wire.Boot) error {
 	}
 	s.setup = wire.Setup{Hostname: "sandbox", Dir: b.rec.Info.Dir, Nonce: nonce()}
 	boot.Nonce = s.setup.Nonce
-	if err := s.limit(&b.req.Config, b.rec.Info.Unenforced, b.rec.Info.ID); err != nil {
+	name := groupName(b.rec.Info.ID)
+	if err := b.dir.NoteCgroups(b.rec.Info.ID, p.groups.Candidates(name)); err != nil {
+		return err
+	}
+	if err := s.limit(&b.req.Config, b.rec.Info.Unenforced, name); err != nil {
 		return err
 	}
 	b.rec.Cgroups = s.group.Dirs
-	if err := b.dir.NoteCgroups(b.rec.Info.ID, s.group.Dirs); err != nil {
-		return err
-	}
 	return s.openMounts(b.req.Config.Mounts)
 }
+
+// groupName is the name of a sandbox's control groups.
+func groupName(id string) string { return "vivarium-" + id }
 
 func nonce() uint64 {
 	var n [8]byte
@@ -67,7 +71,7 @@ func nonce() uint64 {
 }
 
 // limit sets every limit by the best means there is.
-func (s *isolatedSeat) limit(cfg *driver.Config, unenforced map[string]string, id string) error {
+func (s *isolatedSeat) limit(cfg *driver.Config, unenforced map[string]string, name string) error {
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
 		return os.NewSyscallError("sysinfo", err)
@@ -88,7 +92,7 @@ func (s *isolatedSeat) limit(cfg *driver.Config, unenforced map[string]string, i
 	if cfg.CPU > 0 && cfg.CPU < float64(runtime.NumCPU()) {
 		l.CPU = cfg.CPU
 	}
-	s.group = s.place.groups.Create("vivarium-"+id, l)
+	s.group = s.place.groups.Create(name, l)
 	s.fallBack(cfg, unenforced)
 	return nil
 }

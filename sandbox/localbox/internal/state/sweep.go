@@ -102,8 +102,9 @@ func (d *Dir) sweepUnfinished(id string) error {
 	})
 }
 
-// NoteCgroups remembers the groups of a sandbox that has no record yet, so that
-// they are removed if it never gets one.
+// NoteCgroups remembers where the groups of a sandbox will be that has no record
+// yet, so that they are removed if it never gets one. It comes before they are
+// made.
 func (d *Dir) NoteCgroups(id string, dirs []string) error {
 	return os.WriteFile(filepath.Join(d.Box(id), "cgroups"), []byte(strings.Join(dirs, "\n")), 0o600)
 }
