@@ -50,9 +50,8 @@ type box struct {
 	reaper *reap.Reaper
 	files  chan struct{} // bounds the threads that block in file operations
 
-	forkMu sync.Mutex
-	seq    uint64
-	marks  bool // lineage works
+	seq   uint64
+	marks bool // lineage works
 
 	activity activity
 	endOnce  sync.Once

@@ -3,7 +3,6 @@
 package keeper
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -188,5 +187,3 @@ func (b *box) plainDir(files string) error {
 	}
 	return err
 }
-
-var errNoLinux = errors.New("only Linux can isolate sandboxes; on another system use Options.AllowUnisolated, a Linux machine, or another driver")

@@ -4,12 +4,15 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
+
+var errNoLinux = errors.New("only Linux can isolate sandboxes; on another system use Options.AllowUnisolated, a Linux machine, or another driver")
 
 // place is what is known of this machine.
 type place struct{}

@@ -177,8 +177,8 @@ func (d *Dir) Release(id, name string) error {
 		return nil
 	}
 	return d.lock(func() error {
-		if owner, err := os.Readlink(d.nameLink(name)); err != nil || owner != id {
-			return nil
+		if owner, _ := os.Readlink(d.nameLink(name)); owner != id {
+			return nil // it has no link, or the link is another's
 		}
 		return os.Remove(d.nameLink(name))
 	})
