@@ -55,7 +55,7 @@ func isLabel(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		if c := s[i]; !('a' <= c && c <= 'z') && !isDigit(c) && c != '_' && c != '-' {
+		if c := s[i]; (c < 'a' || c > 'z') && !isDigit(c) && c != '_' && c != '-' {
 			return false
 		}
 	}
