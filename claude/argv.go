@@ -70,6 +70,9 @@ func (o *Options) validate() error {
 	if !(o.MaxBudgetUSD >= 0) {
 		bad = append(bad, fmt.Errorf("MaxBudgetUSD %v: use 0 or more", o.MaxBudgetUSD))
 	}
+	if o.MaxLine < 0 {
+		bad = append(bad, fmt.Errorf("MaxLine %d: use 0 or more", o.MaxLine))
+	}
 	if o.Endpoint.Handler == nil && o.Endpoint.Token != "" {
 		bad = append(bad, errors.New("Endpoint.Token needs Endpoint.Handler"))
 	}

@@ -112,14 +112,16 @@ func (p *process) send(line any) error {
 	return nil
 }
 
-// control handles a line that is not part of the stream.
-func (p *process) control(m *Message) {
+// control handles a line that is not part of the stream. With an error the run
+// cannot go on.
+func (p *process) control(m *Message) error {
 	switch m.Type {
 	case typeControlResponse:
 		p.answered(m)
 	case typeControlRequest:
-		p.refuse(m)
+		return p.refuse(m)
 	}
+	return nil
 }
 
 func (p *process) answered(m *Message) {
@@ -145,8 +147,8 @@ func (p *process) answered(m *Message) {
 }
 
 // refuse answers a request of the CLI that nothing here can serve: unanswered,
-// the CLI would wait for ever.
-func (p *process) refuse(m *Message) {
+// the CLI would wait for ever. The error matches ErrNotReading.
+func (p *process) refuse(m *Message) error {
 	var line struct {
 		RequestID string `json:"request_id"`
 		Request   struct {
@@ -154,10 +156,14 @@ func (p *process) refuse(m *Message) {
 		} `json:"request"`
 	}
 	_ = m.Decode(&line)
-	_ = p.send(map[string]any{"type": typeControlResponse, "response": map[string]any{
+	data, err := json.Marshal(map[string]any{"type": typeControlResponse, "response": map[string]any{
 		"subtype": "error", "request_id": line.RequestID,
 		"error": fmt.Sprintf("the host does not answer %q", line.Request.Subtype),
 	}})
+	if err != nil {
+		return err
+	}
+	return p.in.reply(append(data, '\n'))
 }
 
 // errSlowStart tells Options.StartTimeout from a deadline of the caller's.

@@ -43,7 +43,10 @@ func EndOf(err error) End {
 		return end
 	}
 	var start *StartError
+	var long *LineTooLongError
 	switch {
+	case errors.As(err, &long), errors.Is(err, ErrNotReading):
+		return EndAgentError
 	case errors.Is(err, sandbox.ErrUnavailable):
 		return EndProviderLost
 	case errors.Is(err, sandbox.ErrEnded):

@@ -11,12 +11,17 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/vivarium-go/vivarium/claude/internal/boundlisten"
 	"github.com/vivarium-go/vivarium/sandbox"
 )
 
-// headerTimeout bounds how long what runs in the sandbox may take over a
-// request's header.
-const headerTimeout = 30 * time.Second
+// What runs in the sandbox is given so much of this process, beside the
+// connections of boundlisten.
+const (
+	headerTimeout  = 30 * time.Second // for a request's header to come
+	idleTimeout    = 2 * time.Minute  // between two requests of a connection
+	maxHeaderBytes = 64 << 10
+)
 
 // endpoint is an Endpoint that is being served.
 type endpoint struct {
@@ -44,6 +49,8 @@ func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox) (*endpoint, er
 			Handler:           e.Handler,
 			BaseContext:       func(net.Listener) context.Context { return ctx },
 			ReadHeaderTimeout: headerTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
 			ErrorLog:          log.New(io.Discard, "", 0), // it would show what the sandbox sends
 		},
 		url:    "http://" + l.Addr().String(),
@@ -53,7 +60,7 @@ func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox) (*endpoint, er
 	}
 	go func() {
 		defer close(s.served)
-		_ = s.server.Serve(l) // ends with close, or with the sandbox
+		_ = s.server.Serve(boundlisten.New(l, boundlisten.Connections)) // ends with close, or with the sandbox
 	}()
 	return s, nil
 }

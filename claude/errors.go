@@ -21,6 +21,9 @@ var (
 	ErrSessionInUse = errors.New("claude: the conversation is in use")
 	// ErrUnknownConversation: the conversation to resume is not in the sandbox.
 	ErrUnknownConversation = errors.New("claude: no such conversation in the sandbox")
+	// ErrNotReading: the CLI asked for so much without reading the answers that
+	// it was killed. The error is an *EndError.
+	ErrNotReading = errors.New("claude: the CLI asks and does not read the answers")
 	// ErrConsumed: the stream was ranged over, or read, in another way before.
 	ErrConsumed = errors.New("claude: the stream is already being read in another way")
 )
@@ -104,6 +107,16 @@ func (e *ProtocolError) Error() string {
 
 // Unwrap gives Err.
 func (e *ProtocolError) Unwrap() error { return e.Err }
+
+// LineTooLongError is a line longer than Options.MaxLine, for which the run was
+// killed. It is part of the *EndError; the lines before it are in the stream.
+type LineTooLongError struct {
+	Limit int64 // Options.MaxLine, in bytes
+}
+
+func (e *LineTooLongError) Error() string {
+	return fmt.Sprintf("claude: the CLI wrote a line of more than %d bytes", e.Limit)
+}
 
 // ControlError is a control request that the CLI refused.
 type ControlError struct {

@@ -5,14 +5,24 @@ import (
 	"sync"
 )
 
+// replyLimit is how many bytes of answers may wait for the CLI to read them. It
+// asks a few questions in a run, of some hundred bytes.
+const replyLimit = 1 << 20
+
 // input writes lines to the CLI's standard input in the background: a CLI that
 // waits for us to read must not be waited for.
 type input struct {
 	mu      sync.Mutex
 	changed sync.Cond
-	waiting [][]byte
+	waiting []inputLine
+	replies int // bytes of the answers in waiting
 	closed  bool
 	done    chan struct{}
+}
+
+type inputLine struct {
+	data  []byte
+	reply bool // an answer to the CLI, not something of our own
 }
 
 func newInput() *input {
@@ -25,8 +35,28 @@ func newInput() *input {
 func (in *input) write(line []byte) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.add(inputLine{data: line})
+}
+
+// reply is write for an answer to the CLI, which may ask without ever reading:
+// once too much waits, nothing is added and the error is ErrNotReading.
+func (in *input) reply(line []byte) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.replies+len(line) > replyLimit {
+		return ErrNotReading
+	}
+	in.add(inputLine{data: line, reply: true})
+	return nil
+}
+
+// add adds a line, unless close was called. The caller holds mu.
+func (in *input) add(line inputLine) {
 	if in.closed {
 		return
+	}
+	if line.reply {
+		in.replies += len(line.data)
 	}
 	in.waiting = append(in.waiting, line)
 	in.changed.Signal()
@@ -71,7 +101,10 @@ func (in *input) next() (line []byte, ok bool) {
 	if len(in.waiting) == 0 {
 		return nil, false
 	}
-	line = in.waiting[0]
-	in.waiting[0], in.waiting = nil, in.waiting[1:]
-	return line, true
+	next := in.waiting[0]
+	in.waiting[0], in.waiting = inputLine{}, in.waiting[1:]
+	if next.reply {
+		in.replies -= len(next.data)
+	}
+	return next.data, true
 }

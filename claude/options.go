@@ -65,6 +65,13 @@ type Options struct {
 	// Partial gives the words while they are made: stream_event messages, and
 	// Text word by word instead of block by block.
 	Partial bool
+	// MaxLine is the longest line the CLI may write, in bytes with its newline:
+	// a line is held in memory until it is whole, and what runs in the sandbox
+	// may write one without end. A longer one kills every process of the run,
+	// which ends as an *EndError that matches *LineTooLongError. 0 means no
+	// limit, negative is invalid. Lines of 70 MB have been seen: a tool's
+	// result, such as an image, is one line.
+	MaxLine int64
 
 	// Resume is the id of a conversation to go on with. Its file must be in the
 	// sandbox, where the CLI left it. Empty begins a new one.
@@ -105,8 +112,8 @@ type Options struct {
 }
 
 // Endpoint is a model API that this process serves inside the sandbox, on a
-// loopback port that is open while the CLI runs. It works without a network. The
-// zero value is no endpoint.
+// loopback port that is open while the CLI runs. It works without a network. 128
+// connections are open at most, the next wait. The zero value is no endpoint.
 type Endpoint struct {
 	// Handler answers what the CLI sends to ANTHROPIC_BASE_URL: the Messages
 	// API at /v1/messages. It is called for several requests at once, with

@@ -9,12 +9,16 @@ import (
 
 // read passes on what the CLI writes until it writes no more.
 func (p *process) read(stdout io.Reader) error {
-	lines := lineReader{r: stdout}
+	lines := lineReader{r: stdout, limit: p.opts.MaxLine}
 	var scan scanner
 	var batch []entry
 	for {
 		whole, err := lines.next()
-		batch = p.deliver(&scan, whole, batch)
+		var refused error
+		batch, refused = p.deliver(&scan, whole, batch)
+		if refused != nil {
+			return refused
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -24,8 +28,9 @@ func (p *process) read(stdout io.Reader) error {
 	}
 }
 
-// deliver puts lines where they belong. batch is memory to use again.
-func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) []entry {
+// deliver puts lines where they belong, up to one after which the run cannot go
+// on. batch is memory to use again.
+func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry, error) {
 	batch = batch[:0]
 	flush := func() {
 		p.current().push(batch)
@@ -44,7 +49,9 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) []entry 
 			batch = append(batch, entry{msg: msg, line: line, err: &ProtocolError{Line: content, Err: err}})
 		case isControl(msg.Type):
 			flush()
-			p.control(&msg)
+			if err := p.control(&msg); err != nil {
+				return batch, err
+			}
 		case msg.Type == TypeResult:
 			batch = append(batch, entry{msg: msg, line: line})
 			flush()
@@ -57,7 +64,7 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) []entry 
 		}
 	}
 	flush()
-	return batch
+	return batch, nil
 }
 
 func (p *process) current() *queue {

@@ -129,8 +129,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Lines yields the lines of the CLI, each with its newline; there is no limit
-// to their length. A line shares memory with its neighbours: clone one that is
+// Lines yields the lines of the CLI, each with its newline; Options.MaxLine is
+// the limit to their length. A line shares memory with its neighbours: clone one that is
 // to be kept for long, and do not change it. The end is as that of Read, with an
 // error as the last thing yielded. It can be ranged over once; breaking off
 // closes the stream.
