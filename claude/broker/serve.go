@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/vivarium-go/vivarium/claude/internal/boundlisten"
 )
 
 // drainLimit is how long requests under way may take once a server should end.
@@ -15,8 +17,9 @@ const drainLimit = 5 * time.Second
 
 // Serve answers requests that come to l until the context is done; then it
 // stops accepting, gives those under way five seconds, cuts the rest and
-// returns nil. It closes l. Several may run at once, such as one for each
-// sandbox.
+// returns nil. It closes l. It has 128 connections open at most, the next wait.
+// Several may run at once: use one for each sandbox, so that none can take the
+// connections of another.
 func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           b,
@@ -36,7 +39,7 @@ func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
 			_ = srv.Close() // cuts connections; there is nothing else to do about them
 		}
 	})
-	err := srv.Serve(l)
+	err := srv.Serve(boundlisten.New(l, boundlisten.Connections))
 	if stop() { // it failed by itself
 		_ = srv.Close() // its error is err
 		return err
