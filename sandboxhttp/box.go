@@ -26,7 +26,9 @@ const (
 type box struct {
 	h           *Handler
 	account, id string
-	ready       chan struct{} // closed when it is no longer being made
+	ready       chan struct{}           // closed when it is no longer being made
+	unmake      context.CancelCauseFunc // gives its making up; nil where that was another server's
+	left        error                   // why it may live although it was not made; set before ready is closed
 
 	attaching sync.Mutex // held while sb and volume are being got
 
@@ -71,28 +73,59 @@ func (h *Handler) dropBox(id string) {
 
 // sandbox gives the handle on a running sandbox, attaching to it if need be.
 func (b *box) sandbox(ctx context.Context, rec *Sandbox) (*sandbox.Sandbox, error) {
+	if sb, err := b.held(); sb != nil || err != nil {
+		return sb, err // also while the volume is being opened
+	}
 	b.attaching.Lock()
 	defer b.attaching.Unlock()
-	b.mu.Lock()
-	sb, closed := b.sb, b.closed
-	b.mu.Unlock()
-	switch {
-	case sb != nil:
-		return sb, nil
-	case closed:
-		return nil, shuttingDown()
+	if sb, err := b.held(); sb != nil || err != nil {
+		return sb, err
 	}
-	sb, err := b.h.config.Provider.Attach(ctx, rec.ProviderID)
+	sb, err := b.attach(ctx, rec)
 	if err != nil {
 		return nil, err
 	}
+	if err := b.hold(sb); err != nil {
+		return nil, errors.Join(err, sb.Close())
+	}
+	return sb, nil
+}
+
+// attach gets another handle. A record without the provider's id is of a server
+// that ended while it made the sandbox.
+func (b *box) attach(ctx context.Context, rec *Sandbox) (*sandbox.Sandbox, error) {
+	if rec.ProviderID == "" {
+		return b.h.config.Provider.AttachName(ctx, rec.ID)
+	}
+	return b.h.config.Provider.Attach(ctx, rec.ProviderID)
+}
+
+// held gives the handle, nil where there is none yet.
+func (b *box) held() (*sandbox.Sandbox, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sb == nil && b.closed {
+		return nil, shuttingDown()
+	}
+	return b.sb, nil
+}
+
+// hold takes the handle over, for close to close.
+func (b *box) hold(sb *sandbox.Sandbox) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return nil, errors.Join(shuttingDown(), sb.Close())
+		return shuttingDown()
 	}
 	b.sb = sb
-	return sb, nil
+	return nil
+}
+
+// drop gives the handle back, to be closed by whom it came from.
+func (b *box) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sb = nil
 }
 
 // open gives the volume that the workspace is saved to.

@@ -73,6 +73,10 @@ type Limits struct {
 	// EventBytes is how many bytes of events the runs that have ended may keep
 	// together; 256 MiB. Beyond that the oldest of them keep their last event only.
 	EventBytes int64
+	// SyncTime is how long the save of a workspace before a deletion may take,
+	// and the restore of one in a creation; 30 min. Then they are given up: the
+	// deletion is answered 502 and the sandbox kept, or the sandbox is not made.
+	SyncTime time.Duration
 	// LineBytes is the longest line the CLI may write; 128 MiB. A longer one
 	// ends the run as agent_error. Lines of 70 MB have been seen.
 	LineBytes int64
@@ -82,6 +86,7 @@ type Limits struct {
 	// it; 30 s.
 	WriteTimeout time.Duration
 	// InterruptGrace is how long Claude may take to stop before it is killed; 10 s.
+	// A deletion waits as long again, and a second, for a run that was killed to end.
 	InterruptGrace time.Duration
 }
 
@@ -93,6 +98,7 @@ func (l *Limits) fill() {
 	setDefault(&l.KeptRuns, 200)
 	setDefault(&l.RunBytes, 32<<20)
 	setDefault(&l.EventBytes, 256<<20)
+	setDefault(&l.SyncTime, 30*time.Minute)
 	setDefault(&l.LineBytes, 128<<20)
 	setDefault(&l.Heartbeat, 10*time.Second)
 	setDefault(&l.WriteTimeout, 30*time.Second)

@@ -26,8 +26,10 @@ type creation struct {
 	claim     *claim
 	requestID string
 
-	log  *eventlog.Log // its progress
-	done chan struct{}
+	ctx    context.Context // ends when nobody wants the sandbox any more
+	cancel context.CancelCauseFunc
+	log    *eventlog.Log // its progress
+	done   chan struct{}
 
 	// Set before done is closed.
 	answer *answer
@@ -209,11 +211,16 @@ func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	if err != nil {
 		return err
 	}
-	c.box = &box{h: h, account: c.rec.Account, id: c.rec.ID, ready: make(chan struct{}), runs: map[string]*run{}, volume: c.volume}
+	c.ctx, c.cancel = context.WithCancelCause(h.ctx)
+	c.box = &box{
+		h: h, account: c.rec.Account, id: c.rec.ID, ready: make(chan struct{}), unmake: c.cancel,
+		runs: map[string]*run{}, volume: c.volume,
+	}
 	h.mu.Lock()
 	h.boxes[c.rec.ID] = c.box
 	h.mu.Unlock()
 	if err := h.store.SaveSandbox(ctx, c.rec); err != nil {
+		c.cancel(nil)
 		h.dropBox(c.rec.ID)
 		return err
 	}
@@ -245,6 +252,7 @@ func (h *Handler) mayCreate(ctx context.Context, rec *Sandbox) error {
 
 // abandon forgets what was not made.
 func (h *Handler) abandon(c *creation) {
+	c.cancel(nil)
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
 	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
@@ -258,19 +266,15 @@ func (h *Handler) create(c *creation) {
 	c.err = errors.New("the creation did not come to its end")
 	defer func() { h.settleCreation(c) }()
 	sb, err := h.make(c)
-	if err != nil {
-		c.err = err
-		return
+	if err == nil {
+		if err = h.furnish(c, sb); err != nil {
+			c.box.left = h.destroy(sb)
+		}
 	}
-	if err := h.furnish(c, sb); err != nil {
-		h.destroy(sb)
-		c.err = err
-		return
+	if err != nil && context.Cause(c.ctx) == errDeleted {
+		err = newProblem(http.StatusConflict, codeSandboxEnded, "the sandbox was deleted while it was being made").because(err)
 	}
-	c.box.mu.Lock()
-	c.box.sb = sb
-	c.box.mu.Unlock()
-	c.err = nil
+	c.err = err
 }
 
 // settleCreation tells everybody how it went.
@@ -280,7 +284,7 @@ func (h *Handler) settleCreation(c *creation) {
 		body, c.err = json.Marshal(c.rec)
 	}
 	if c.err != nil {
-		h.abandon(c)
+		h.dismiss(c)
 		c.claim.settle(nil)
 		ctx := context.WithValue(context.Background(), requestIDKey{}, c.requestID)
 		reported := h.report(ctx, c.err)
@@ -292,8 +296,22 @@ func (h *Handler) settleCreation(c *creation) {
 		c.claim.settle(c.answer)
 		c.log.End("sandbox", body)
 	}
+	c.cancel(nil)
 	close(c.box.ready)
 	close(c.done)
+}
+
+// dismiss records that somebody deleted what was being made, or forgets it. One
+// that may still live has no record, so that it is found again.
+func (h *Handler) dismiss(c *creation) {
+	if context.Cause(c.ctx) == errDeleted && c.box.left == nil {
+		err := h.recordDeletion(c.box, c.rec)
+		if err == nil {
+			return
+		}
+		h.log.Error("cannot record a deletion", "sandbox", c.rec.ID, "error", err)
+	}
+	h.abandon(c)
 }
 
 func trimLine(data []byte) []byte { return data[:len(data)-1] }
@@ -306,50 +324,74 @@ func (c *creation) stage(name string) {
 // sandbox is looked for by its name.
 func (h *Handler) make(c *creation) (*sandbox.Sandbox, error) {
 	c.stage("creating")
-	sb, err := h.config.Provider.Create(h.ctx, c.config)
+	sb, err := h.config.Provider.Create(c.ctx, c.config)
 	if err == nil {
 		return sb, nil
 	}
 	lost := errors.Is(err, sandbox.ErrUnavailable)
-	if !lost && h.ctx.Err() == nil {
+	if !lost && c.ctx.Err() == nil {
 		return nil, providerProblem(err)
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
 	found, lookup := h.config.Provider.AttachName(ctx, c.rec.ID)
 	switch {
-	case lookup == nil && h.ctx.Err() == nil:
+	case lookup == nil && c.ctx.Err() == nil:
 		return found, nil
 	case lookup == nil:
-		h.destroy(found)
+		c.box.left = h.destroy(found)
 	case !errors.Is(lookup, sandbox.ErrNotFound):
+		c.box.left = lookup
 		h.log.Error("cannot tell whether a sandbox was made; it is found by its tags if it was", "sandbox", c.rec.ID, "error", lookup)
 	}
 	return nil, providerProblem(err)
 }
 
-// furnish fills the workspace, and completes the record.
+// furnish fills the workspace, completes the record, and hands the sandbox over.
 func (h *Handler) furnish(c *creation, sb *sandbox.Sandbox) error {
 	if c.volume != nil {
 		c.stage("restoring")
-		v, err := restoreNewest(h.ctx, c.volume, sb)
-		if err != nil && h.ctx.Err() != nil {
-			return shuttingDown().because(err)
+		if err := h.restore(c, sb); err != nil {
+			return err
 		}
-		if err != nil {
-			return newProblem(http.StatusBadGateway, codeRestoreFailed, "the volume's newest version could not be restored").because(err)
-		}
-		c.rec.Version = v
 	}
-	info, err := sb.Info(h.ctx)
+	info, err := sb.Info(c.ctx)
+	if err == nil {
+		err = context.Cause(c.ctx)
+	}
 	if err != nil {
 		return providerProblem(err)
 	}
 	c.rec.ProviderID = sb.ID()
 	c.rec.observe(info)
+	// Who reads the record must find the handle, not attach another.
+	if err := c.box.hold(sb); err != nil {
+		return err
+	}
 	h.records.Lock()
 	defer h.records.Unlock()
-	return h.store.SaveSandbox(h.ctx, c.rec)
+	if err := h.store.SaveSandbox(c.ctx, c.rec); err != nil {
+		c.box.drop() // destroy closes it
+		return err
+	}
+	return nil
+}
+
+func (h *Handler) restore(c *creation, sb *sandbox.Sandbox) (err error) {
+	ctx, stop := context.WithTimeoutCause(c.ctx, h.limits.SyncTime, errSyncTime)
+	defer stop()
+	c.rec.Version, err = bounded(ctx, func(ctx context.Context) (*Version, error) { return restoreNewest(ctx, c.volume, sb) })
+	switch {
+	case err == nil:
+		return nil
+	case h.ctx.Err() != nil:
+		return shuttingDown().because(err)
+	}
+	detail := "the volume's newest version could not be restored"
+	if context.Cause(ctx) == errSyncTime {
+		detail += fmt.Sprintf(" within %v", h.limits.SyncTime)
+	}
+	return newProblem(http.StatusBadGateway, codeRestoreFailed, detail).because(err)
 }
 
 // restoreNewest is Volume.Init that says which version it was.
@@ -366,11 +408,13 @@ func restoreNewest(ctx context.Context, v *storage.Volume, sb *sandbox.Sandbox) 
 	return nil, nil
 }
 
-// destroy ends a sandbox that nobody is to have.
-func (h *Handler) destroy(sb *sandbox.Sandbox) {
+// destroy ends a sandbox that nobody is to have. An error is that it may live on.
+func (h *Handler) destroy(sb *sandbox.Sandbox) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
-	if err := errors.Join(sb.Terminate(ctx), sb.Close()); err != nil {
+	err := sb.Terminate(ctx)
+	if err := errors.Join(err, sb.Close()); err != nil {
 		h.log.Error("cannot terminate a sandbox; it lives on until its time limit", "sandbox", sb.ID(), "error", err)
 	}
+	return err
 }

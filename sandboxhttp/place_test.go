@@ -31,6 +31,9 @@ type place struct {
 	mu      sync.Mutex
 	boxes   map[string]*placeBox
 	created int
+	opened  int // handles
+	closed  int
+	asked   int              // Infos of sandboxes
 	fault   map[string]error // by operation
 	gate    chan struct{}    // Create waits for it, if set
 }
@@ -93,6 +96,7 @@ func (p *place) Create(ctx context.Context, cfg *driver.Config) (driver.Sandbox,
 		return nil, err
 	}
 	p.created++
+	p.opened++
 	b := &placeBox{place: p, cfg: cfg, ended: make(chan struct{})}
 	b.info = driver.Info{
 		ID: fmt.Sprintf("place-%d", p.created), Name: cfg.Name, Driver: "place", Dir: p.t.TempDir(), State: driver.StateRunning,
@@ -115,6 +119,7 @@ func (p *place) Attach(ctx context.Context, id string) (driver.Sandbox, error) {
 	case b.info.State == driver.StateEnded:
 		return nil, driver.ErrEnded
 	}
+	p.opened++
 	return b, nil
 }
 
@@ -180,6 +185,7 @@ func (b *placeBox) Info(context.Context) (*driver.Info, error) {
 	}
 	b.place.mu.Lock()
 	defer b.place.mu.Unlock()
+	b.place.asked++
 	info := b.info
 	return &info, nil
 }
@@ -212,7 +218,13 @@ func (b *placeBox) Terminate(context.Context) error {
 	return nil
 }
 
-func (b *placeBox) Close() error             { return nil }
+func (b *placeBox) Close() error {
+	b.place.mu.Lock()
+	defer b.place.mu.Unlock()
+	b.place.closed++
+	return nil
+}
+
 func (b *placeBox) Files() driver.FileSystem { return noFiles{} }
 
 // noFiles has no CLI at the place where one would be mounted; tests look for

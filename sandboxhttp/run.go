@@ -131,7 +131,8 @@ func (b *box) busy() bool {
 	return b.deletion != nil
 }
 
-// stopRuns stops all that go on and waits for their end.
+// stopRuns stops all that go on and waits for their end, or until they should
+// have ended: what the sandbox holds up ends with the sandbox.
 func (b *box) stopRuns() {
 	b.mu.Lock()
 	var going []*run
@@ -144,8 +145,15 @@ func (b *box) stopRuns() {
 	for _, r := range going {
 		r.stop()
 	}
+	limit := time.NewTimer(2*b.h.limits.InterruptGrace + time.Second)
+	defer limit.Stop()
 	for _, r := range going {
-		<-r.done
+		select {
+		case <-r.done:
+		case <-limit.C:
+			b.h.log.Warn("a run has not ended although it was killed; its sandbox is deleted", "run", r.id)
+			return
+		}
 	}
 }
 

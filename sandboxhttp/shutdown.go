@@ -84,3 +84,36 @@ func (h *Handler) letGo() error {
 	}
 	return errors.Join(errs...)
 }
+
+// bounded runs fn and gives its result, or ctx's cause when ctx ends first. It
+// does not wait for fn then, which code in a sandbox, or a server that a client
+// chose, could hold up; that ends with the sandbox.
+func bounded[T any](ctx context.Context, fn func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() {
+			if v := recover(); v != nil {
+				r.err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+			done <- r
+		}()
+		r.value, r.err = fn(ctx)
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done: // both at once: fn was first
+		return r.value, r.err
+	default:
+		var none T
+		return none, context.Cause(ctx)
+	}
+}

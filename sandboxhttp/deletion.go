@@ -1,0 +1,238 @@
+package sandboxhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/vivarium-go/vivarium/sandbox"
+)
+
+// deletion is a sandbox being saved and terminated, for as many as asked for it.
+type deletion struct {
+	sync   bool
+	saving context.Context         // of the save
+	unsave context.CancelCauseFunc // gives the save up
+	done   chan struct{}
+	err    error // set before done is closed
+}
+
+// Why work on a sandbox was given up.
+var (
+	errUnsaved  = &reason{"its files were given up", context.Canceled}
+	errDeleted  = &reason{"it was deleted while it was being made", context.Canceled}
+	errSyncTime = &reason{"it took longer than Limits.SyncTime", context.DeadlineExceeded}
+)
+
+// deleted is what a deletion is answered with.
+type deleted struct {
+	ID      string   `json:"id"`
+	Version *Version `json:"version,omitempty"`
+}
+
+func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Principal) error {
+	sync, err := syncParameter(r)
+	if err != nil {
+		return err
+	}
+	_, b, err := h.find(r.Context(), p.Account, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if b.unmake != nil {
+		b.unmake(errDeleted) // one that has been made does not mind
+	}
+	select {
+	case <-b.ready:
+	case <-r.Context().Done():
+		return nil // nobody is there to be answered
+	}
+	if b.left != nil {
+		return providerProblem(b.left)
+	}
+	rec, err := h.store.Sandbox(r.Context(), p.Account, b.id)
+	if err != nil {
+		return err
+	}
+	if rec.State != StateEnded {
+		if err := h.awaitDeletion(r.Context(), b, sync); err != nil {
+			return err
+		}
+		if r.Context().Err() != nil {
+			return nil
+		}
+		if rec, err = h.store.Sandbox(r.Context(), p.Account, b.id); err != nil {
+			return err
+		}
+	}
+	answer := deleted{ID: rec.ID}
+	if rec.Saved {
+		answer.Version = rec.Version
+	}
+	return h.send(w, http.StatusOK, answer)
+}
+
+func syncParameter(r *http.Request) (bool, error) {
+	switch r.URL.Query().Get("sync") {
+	case "", "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, newProblem(http.StatusUnprocessableEntity, codeValidationFailed, "some parameters cannot be taken as they are").
+		field("sync", "use true or false")
+}
+
+// awaitDeletion deletes, and returns nil when that is done or ctx ends.
+func (h *Handler) awaitDeletion(ctx context.Context, b *box, sync bool) error {
+	for {
+		d, err := h.beginDeletion(b, sync)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			return nil
+		}
+		// One that could not save is no answer to who does not want that: it had
+		// failed before it could be told.
+		if d.err == nil || sync || !d.sync {
+			return d.err
+		}
+	}
+}
+
+// beginDeletion begins one, or joins the one that goes on, which without sync no
+// longer saves.
+func (h *Handler) beginDeletion(b *box, sync bool) (*deletion, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.deletion != nil {
+		if !sync {
+			b.deletion.unsave(errUnsaved)
+		}
+		return b.deletion, nil
+	}
+	d := &deletion{sync: sync, done: make(chan struct{})}
+	d.saving, d.unsave = context.WithCancelCause(h.ctx)
+	err := h.start("delete", func() {
+		d.err = errors.New("the deletion did not come to its end")
+		defer func() {
+			d.unsave(nil)
+			b.mu.Lock()
+			b.deletion = nil
+			b.mu.Unlock()
+			close(d.done)
+		}()
+		d.err = h.delete(b, d)
+	})
+	if err != nil {
+		d.unsave(nil)
+		return nil, err
+	}
+	b.deletion = d
+	return d, nil
+}
+
+// delete stops what runs, saves the workspace, and terminates the sandbox. When
+// it cannot save, the sandbox stays.
+func (h *Handler) delete(b *box, d *deletion) error {
+	rec, err := h.store.Sandbox(h.ctx, b.account, b.id)
+	if err != nil {
+		return err
+	}
+	if rec.State == StateEnded { // by a deletion that had gone on when this was asked for
+		return nil
+	}
+	b.stopRuns()
+	sb, err := h.attach(b, rec)
+	made := rec.State == StateRunning // else an earlier server ended while it was at it
+	if err == nil && d.sync && made && rec.VolumeName != "" {
+		err = h.saveUnlessGivenUp(d, b, rec, sb)
+	}
+	if err == nil {
+		err = h.terminate(sb)
+	}
+	if errors.Is(err, sandbox.ErrEnded) || errors.Is(err, sandbox.ErrNotFound) {
+		if !made {
+			return h.recordDeletion(b, rec)
+		}
+		return h.reconcile(h.ctx, b.account) // it ended by itself; its record says how
+	}
+	if err != nil {
+		return providerProblem(err)
+	}
+	return h.recordDeletion(b, rec)
+}
+
+func (h *Handler) attach(b *box, rec *Sandbox) (*sandbox.Sandbox, error) {
+	ctx, stop := context.WithTimeout(h.ctx, cleanUpTime)
+	defer stop()
+	return b.sandbox(ctx, rec)
+}
+
+// saveUnlessGivenUp makes a new version of the volume, unless somebody who
+// deletes too does not want that. An error that says that the sandbox has ended is
+// returned as it is.
+func (h *Handler) saveUnlessGivenUp(d *deletion, b *box, rec *Sandbox, sb *sandbox.Sandbox) error {
+	ctx, stop := context.WithTimeoutCause(d.saving, h.limits.SyncTime, errSyncTime)
+	defer stop()
+	v, err := bounded(ctx, func(ctx context.Context) (*Version, error) { return b.save(ctx, rec, sb) })
+	switch {
+	case err == nil:
+		rec.Version, rec.Saved = v, true
+		return nil
+	case errors.Is(err, sandbox.ErrEnded):
+		return err
+	case h.ctx.Err() != nil:
+		return shuttingDown().because(err)
+	case context.Cause(ctx) == errUnsaved:
+		return nil
+	}
+	detail := "the workspace could not be saved"
+	if context.Cause(ctx) == errSyncTime {
+		detail += fmt.Sprintf(" within %v", h.limits.SyncTime)
+	}
+	return newProblem(http.StatusBadGateway, codeSyncFailed,
+		detail+", and the sandbox is kept; ask again, or give the files up with ?sync=false").because(err)
+}
+
+func (b *box) save(ctx context.Context, rec *Sandbox, sb *sandbox.Sandbox) (*Version, error) {
+	volume, err := b.open(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	v, err := volume.Sync(ctx, sb, sb.Dir())
+	if err != nil {
+		return nil, err
+	}
+	return &Version{ID: v.ID, CreatedAt: v.Time}, nil
+}
+
+// terminate goes on when the server is shutting down: what was saved is not to
+// be saved again.
+func (h *Handler) terminate(sb *sandbox.Sandbox) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+	defer stop()
+	return sb.Terminate(ctx)
+}
+
+func (h *Handler) recordDeletion(b *box, rec *Sandbox) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+	defer stop()
+	err := h.change(ctx, b.account, b.id, func(now *Sandbox) bool {
+		now.observe(&sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndCancelled})
+		now.Version, now.Saved = rec.Version, rec.Saved
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.close(); err != nil {
+		h.log.Warn("cannot let go of a sandbox", "sandbox", b.id, "error", err)
+	}
+	h.retain(ctx, b.account)
+	return nil
+}
