@@ -2,8 +2,13 @@ package sandbox
 
 import "github.com/vivarium-go/vivarium/sandbox/driver"
 
-// Errors to match with errors.Is. A setting that a driver cannot honour
-// matches errors.ErrUnsupported and names itself in the text.
+// UnsupportedError refuses a setting that a driver cannot honour: which, why,
+// and what to do instead. Reach it with errors.As; it matches
+// errors.ErrUnsupported.
+type UnsupportedError = driver.UnsupportedError
+
+// Errors to match with errors.Is. A setting that a driver cannot honour is an
+// *UnsupportedError.
 var (
 	// ErrNotFound: no sandbox has that id or name, or no snapshot that id.
 	ErrNotFound = driver.ErrNotFound

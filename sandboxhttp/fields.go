@@ -17,9 +17,9 @@ var jsonFields = map[string]string{
 	"Network.Mode": "network.mode", "Network.Domains": "network.domains", "Network.CIDRs": "network.cidrs", "Tags": "tags",
 }
 
-// settingRE finds the field that an error of package sandbox begins with or,
-// for a setting that a driver does not have, names.
-var settingRE = regexp.MustCompile(`^(?:setting )?([A-Z][A-Za-z]*(?:\.[A-Z][A-Za-z]*)?)\b[: ]*`)
+// settingRE finds the field that an error which matches sandbox.ErrInvalid begins
+// with: its texts are "Field value: what to do".
+var settingRE = regexp.MustCompile(`^([A-Z][A-Za-z]*(?:\.[A-Z][A-Za-z]*)?)\b[: ]*`)
 
 // fieldOf splits an error's text into the name that clients know its field by,
 // "" where it names none of theirs, and the rest.
@@ -56,9 +56,15 @@ func invalidProblem(err error) *problem {
 func unsupportedProblem(err error) *problem {
 	p := newProblem(http.StatusUnprocessableEntity, codeUnsupportedSetting, "the server's sandboxes do not have this setting").because(err)
 	for _, leaf := range leaves(err) {
-		if field, detail := fieldOf(leaf.Error()); field != "" {
-			p.Errors = append(p.Errors, fieldError{field, detail})
+		var setting *sandbox.UnsupportedError
+		if !errors.As(leaf, &setting) || jsonFields[setting.Setting] == "" {
+			continue
 		}
+		detail := "is not supported"
+		if setting.Reason != "" {
+			detail += ": " + setting.Reason
+		}
+		p.Errors = append(p.Errors, fieldError{jsonFields[setting.Setting], detail})
 	}
 	return p
 }

@@ -213,6 +213,9 @@ func TestProviderFailures(t *testing.T) {
 		fields []string
 	}{
 		{&driver.UnsupportedError{Setting: "Image.Commands", Reason: "use a base"}, 422, "unsupported_setting", []string{"dockerfile_commands"}},
+		{fmt.Errorf("the place says: %w", &driver.UnsupportedError{Setting: "Network.Domains"}), 422, "unsupported_setting", []string{"network.domains"}},
+		{errors.Join(&driver.UnsupportedError{Setting: "CPU"}, &driver.UnsupportedError{Setting: "Disk"}), 422, "unsupported_setting", []string{"cpu", "disk_mb"}},
+		{&driver.UnsupportedError{Setting: "Mounts"}, 422, "unsupported_setting", nil},
 		{fmt.Errorf("%w: %w", driver.ErrInvalid, errors.New("Memory 5: use more")), 422, "validation_failed", []string{"memory_mb"}},
 		{driver.ErrExhausted, 429, "exhausted", nil},
 		{driver.ErrUnavailable, 502, "provider_failed", nil},
