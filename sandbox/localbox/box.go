@@ -33,11 +33,11 @@ type box struct {
 
 func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 	rec, err := p.dir.Check(id)
+	if rec != nil && rec.Info.State == driver.StateEnded {
+		return nil, driver.ErrEnded
+	}
 	if err != nil {
 		return nil, err
-	}
-	if rec.Info.State == driver.StateEnded {
-		return nil, driver.ErrEnded
 	}
 	b := &box{id: id, dir: p.dir, plain: rec.Plain, ended: make(chan struct{})}
 	uc, err := p.dir.Dial(id)
@@ -50,11 +50,7 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 		b.client.Serve()
 		close(serving)
 	}()
-	_, fds, err := b.client.Call(ctx, &wire.Request{Op: wire.OpHello, Num: wire.Version}, nil)
-	if err == nil && len(fds) != 1 {
-		wire.CloseFDs(fds)
-		err = errors.New("the helper did not say how it will end")
-	}
+	fds, err := b.hello(ctx, p.patience)
 	if err != nil {
 		b.client.Close()
 		<-serving
@@ -69,18 +65,44 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 	return b, nil
 }
 
+// answerPatience is how long a helper may take to answer a caller who has set
+// no limit of his own.
+const answerPatience = 10 * time.Second
+
+var errSilent = errors.New("the sandbox does not answer; localbox.Terminate ends it all the same")
+
+// hello asks for the descriptor that tells of the sandbox's end.
+func (b *box) hello(ctx context.Context, patience time.Duration) ([]int, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, errSilent)
+		defer cancel()
+	}
+	_, fds, err := b.client.Call(ctx, &wire.Request{Op: wire.OpHello, Num: wire.Version}, nil)
+	switch {
+	case err != nil && errors.Is(context.Cause(ctx), errSilent):
+		return nil, fmt.Errorf("%w: %w", driver.ErrUnavailable, errSilent)
+	case err == nil && len(fds) != 1:
+		wire.CloseFDs(fds)
+		err = errors.New("the helper did not say how it will end")
+	}
+	return fds, err
+}
+
 // refused explains a connection that could not be made: as a rule the sandbox
 // is just ending.
 func (b *box) refused(ctx context.Context, err error) error {
-	ending := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, wire.ErrDown)
-	if !ending {
+	if !isEnding(err) {
 		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
 	}
-	info, serr := b.settle(ctx)
-	if serr == nil && info.State == driver.StateEnded {
-		return driver.ErrEnded
+	if _, serr := b.settle(ctx); serr != nil {
+		return errors.Join(fmt.Errorf("%w: %w", driver.ErrUnavailable, err), serr)
 	}
-	return errors.Join(fmt.Errorf("%w: %w", driver.ErrUnavailable, err), serr)
+	return driver.ErrEnded
+}
+
+func isEnding(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, wire.ErrDown)
 }
 
 // settle waits for the record of a sandbox that is ending to say so. Without a
@@ -96,8 +118,11 @@ func (b *box) settle(ctx context.Context) (*driver.Info, error) {
 		if err != nil {
 			return nil, err
 		}
-		if rec.Info.State == driver.StateEnded || time.Now().After(deadline) {
+		if rec.Info.State == driver.StateEnded {
 			return &rec.Info, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%w: the sandbox has not ended within %v", driver.ErrUnavailable, endPatience)
 		}
 		select {
 		case <-ctx.Done():
@@ -129,7 +154,7 @@ func (b *box) Info(ctx context.Context) (*driver.Info, error) {
 	if errors.Is(err, driver.ErrNotFound) {
 		return nil, driver.ErrEnded // so long ago that it is forgotten
 	}
-	if err != nil {
+	if rec == nil {
 		return nil, err
 	}
 	return &rec.Info, nil
@@ -184,11 +209,32 @@ func (b *box) Wait(ctx context.Context) (*driver.Info, error) {
 
 // Terminate implements driver.Sandbox.
 func (b *box) Terminate(ctx context.Context) error {
-	_, _, err := b.call(ctx, &wire.Request{Op: wire.OpTerminate}, nil)
-	if err != nil && !errors.Is(err, driver.ErrEnded) {
+	if b.closed.Load() {
+		return os.ErrClosed
+	}
+	return b.terminate(ctx)
+}
+
+// terminate asks the keeper, not the helper, which the inside may have brought
+// to a halt.
+func (b *box) terminate(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err = b.Wait(ctx)
+	if err := b.dir.AskEnd(b.id); err != nil && !isEnding(err) {
+		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+	}
+	if b.ended != nil { // with a handle it is told at once
+		timer := time.NewTimer(endPatience)
+		defer timer.Stop()
+		select {
+		case <-b.ended:
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	_, err := b.settle(ctx)
 	return err
 }
 

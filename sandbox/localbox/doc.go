@@ -15,7 +15,8 @@
 // process 1 in each. Both outlive the program: a sandbox lives until Terminate,
 // its Timeout (one hour when Config says nothing), its IdleTimeout or its
 // keeper's end, and until then any process of the same user with the same
-// directory can Attach to it.
+// directory can Attach to it. Sandbox.Terminate, and Terminate without attaching
+// first, go to the keeper: they end a sandbox whose helper does not answer.
 //
 // # What a sandbox sees
 //
@@ -35,6 +36,12 @@
 // is held to whole processors, and memory, if asked for, to so much for each
 // process; what is not enforced is in Info.Unenforced. By default a sandbox has
 // 2 GiB of memory, 2 GiB of disk, 512 processes and threads, and all processors.
+// The helper's threads have room of their own, so that a full sandbox can still
+// be used: it is counted with the rest, and up to 16 processes more than
+// Config.Pids can exist.
+//
+// Commands inside can change limits and priorities of their own process only:
+// renice, ionice, prlimit and chrt fail for others.
 //
 // # Network
 //

@@ -2,6 +2,7 @@ package localbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -41,4 +42,31 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	// Output: hello from process N
+}
+
+// Whatever runs in a sandbox, somebody who only knows its id can end it.
+func ExampleTerminate() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	p, err := localbox.Open(&localbox.Options{Dir: dir, AllowUnisolated: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	sb, err := p.Create(ctx, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sb.Close()
+	if err := localbox.Terminate(ctx, p, sb.ID()); err != nil {
+		log.Fatal(err)
+	}
+	_, err = p.Attach(ctx, sb.ID())
+	fmt.Println(errors.Is(err, sandbox.ErrEnded))
+	// Output: true
 }

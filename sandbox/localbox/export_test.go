@@ -2,7 +2,14 @@
 
 package localbox
 
-import "github.com/vivarium-go/vivarium/sandbox"
+import (
+	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox"
+)
+
+// SetPatience changes how long an Attach without a deadline waits for an answer.
+func SetPatience(p *sandbox.Provider, d time.Duration) { p.Driver().(*provider).patience = d }
 
 // OpenPlain opens as on a machine that cannot isolate.
 func OpenPlain(opts *Options) (*sandbox.Provider, error) {

@@ -39,8 +39,9 @@ func Open(opts *Options) (*sandbox.Provider, error) {
 
 // provider implements driver.Provider.
 type provider struct {
-	dir   *state.Dir
-	plain bool
+	dir      *state.Dir
+	plain    bool
+	patience time.Duration // for an answer to Attach, when its context sets no limit
 
 	log    *slog.Logger
 	warned sync.Once
@@ -63,12 +64,12 @@ func openProvider(opts *Options, plain bool) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{dir: dir, plain: plain, log: opts.Log}
+	p := &provider{dir: dir, plain: plain, patience: answerPatience, log: opts.Log}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	if err := dir.Sweep(); err != nil {
-		return nil, fmt.Errorf("sweep %s: %w", path, err)
+		p.log.Warn("something of sandboxes that have ended is left", "dir", path, "reason", err)
 	}
 	if plain || isolates.Load() {
 		return p, nil
@@ -159,14 +160,40 @@ const abandonPatience = 30 * time.Second
 func (p *provider) abandon(id string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), abandonPatience)
 	defer cancel()
-	b, err := p.attach(ctx, id)
-	if errors.Is(err, driver.ErrEnded) || errors.Is(err, driver.ErrNotFound) {
+	err := p.Terminate(ctx, id)
+	if errors.Is(err, driver.ErrNotFound) {
 		return nil
 	}
-	if err != nil {
+	return err
+}
+
+// Terminate ends a sandbox of a provider that Open has made without attaching
+// to it first: also one that is too busy, or too broken, to answer an Attach. It
+// returns when everything of it is removed; a sandbox that has ended already is
+// no error. An unknown id matches sandbox.ErrNotFound, a provider of another
+// driver errors.ErrUnsupported, and a sandbox that has not ended within seconds
+// sandbox.ErrUnavailable.
+func Terminate(ctx context.Context, p *sandbox.Provider, id string) error {
+	d, ok := p.Driver().(*provider)
+	if !ok {
+		return fmt.Errorf("localbox: terminate %s: %w", id, errors.ErrUnsupported)
+	}
+	if err := d.Terminate(ctx, id); err != nil {
+		return fmt.Errorf("localbox: terminate %s: %w", id, err)
+	}
+	return nil
+}
+
+// Terminate ends a sandbox without attaching to it.
+func (p *provider) Terminate(ctx context.Context, id string) error {
+	rec, err := p.dir.Check(id)
+	if rec == nil {
 		return err
 	}
-	return errors.Join(b.Terminate(ctx), b.Close())
+	if rec.Info.State == driver.StateEnded {
+		return err
+	}
+	return (&box{id: id, dir: p.dir}).terminate(ctx)
 }
 
 // Attach implements driver.Provider.
@@ -203,7 +230,7 @@ func (p *provider) List(ctx context.Context, filter *driver.Filter) iter.Seq2[*d
 			if errors.Is(err, driver.ErrNotFound) {
 				continue // being made, or forgotten
 			}
-			if err != nil {
+			if rec == nil {
 				yield(nil, err)
 				return
 			}

@@ -3,6 +3,8 @@
 package localbox
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/vivarium-go/vivarium/sandbox"
@@ -12,4 +14,9 @@ import (
 // other kinds of Unix.
 func Open(*Options) (*sandbox.Provider, error) {
 	return nil, fmt.Errorf("localbox: %w: only Linux can isolate sandboxes; use a Linux machine or another driver", sandbox.ErrNoIsolation)
+}
+
+// Terminate fails, as Open does.
+func Terminate(context.Context, *sandbox.Provider, string) error {
+	return fmt.Errorf("localbox: terminate: %w", errors.ErrUnsupported)
 }

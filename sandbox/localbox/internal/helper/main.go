@@ -151,7 +151,7 @@ func (b *box) tell(why driver.End) {
 func (b *box) end() {
 	b.endOnce.Do(func() {
 		if b.boot.Plain {
-			_, _ = lineage.Kill(lineage.Family(b.boot.Family).Has, 5*time.Second)
+			_ = lineage.Family(b.boot.Family).End(5 * time.Second) // a sweep tries again
 		}
 	})
 }

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
 
@@ -179,8 +178,6 @@ func (s *session) dispatch(req *wire.Request, fds []int) (reply wire.Reply, out 
 		err = b.save(fds)
 	case wire.OpLoad:
 		err = b.load(fds)
-	case wire.OpTerminate:
-		b.tell(driver.EndCancelled)
 	default:
 		return b.fileOp(s, req)
 	}

@@ -328,18 +328,32 @@ func (b *box) letGo() {
 	}
 }
 
-// discard undoes a creation that failed.
+// discard undoes a creation that failed. What cannot be undone now gets a
+// record, so that the next sweep tries again.
 func (b *box) discard() error {
-	if b.pid != 0 {
-		b.kill()
-		<-b.exited
-	}
 	info := &b.rec.Info
-	errs := []error{b.close()}
-	if b.rec.Plain {
-		_, _ = lineage.Kill(lineage.Family(b.rec.Family).Has, 5*time.Second)
+	left := b.clear()
+	errs := []error{b.close(), left}
+	if left != nil {
+		errs = append(errs, b.dir.Write(&b.rec))
+	} else {
+		errs = append(errs, b.dir.Forget(info.ID))
 	}
-	errs = append(errs, b.seat.removeGroups(), b.dir.Forget(info.ID), b.dir.Release(info.ID, info.Name))
+	errs = append(errs, b.dir.Release(info.ID, info.Name))
 	b.letGo()
 	return errors.Join(errs...)
+}
+
+// clear ends the processes and removes the groups of a creation that failed.
+func (b *box) clear() error {
+	if b.pid == 0 {
+		return b.seat.removeGroups()
+	}
+	b.kill()
+	<-b.exited
+	var err error
+	if b.rec.Plain {
+		err = lineage.Family(b.rec.Family).End(5 * time.Second)
+	}
+	return errors.Join(err, b.seat.removeGroups())
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -25,6 +26,9 @@ const proxyAddress = "127.0.0.1:3128"
 
 // serve opens what the sandbox needs from outside before commands run in it.
 func (b *box) serve(ctx context.Context) error {
+	if err := b.openEnd(); err != nil {
+		return fmt.Errorf("open the way to end it: %w", err)
+	}
 	cfg := &b.req.Config
 	if cfg.Image.Snapshot != "" {
 		if err := b.restore(ctx, cfg.Image.Snapshot); err != nil {
@@ -42,6 +46,36 @@ func (b *box) serve(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// openEnd lets whoever may reach the sandbox end it without its helper, which
+// may be slow or stuck.
+func (b *box) openEnd() error {
+	l, err := b.dir.ListenEnd(b.rec.Info.ID)
+	if err != nil {
+		return err
+	}
+	b.closer = append(b.closer, l)
+	go accept(l, func(c net.Conn) {
+		c.Close()
+		b.end(driver.EndCancelled)
+	})
+	return nil
+}
+
+// accept hands connections to serve, one after the other, until l is closed.
+func accept(l net.Listener, serve func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			serve(c)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			time.Sleep(10 * time.Millisecond) // out of descriptors: some will be closed
+		}
+	}
 }
 
 // openWayOut serves the proxy on a listener inside.
@@ -66,7 +100,7 @@ func (b *box) openPort(port int) error {
 	if err != nil {
 		return err
 	}
-	fwd := &forward{listener: l, conns: make(map[io.Closer]struct{})}
+	fwd := newForward(l)
 	b.closer = append(b.closer, fwd)
 	if b.rec.Info.Ports == nil {
 		b.rec.Info.Ports = make(map[int]string)
@@ -77,26 +111,32 @@ func (b *box) openPort(port int) error {
 	return nil
 }
 
+// maxForwarded is how many connections to one port are open at once; more wait
+// in the listener's queue.
+const maxForwarded = 256
+
 // forward hands connections on.
 type forward struct {
 	listener net.Listener
+	slots    chan struct{}
 
 	mu     sync.Mutex
 	closed bool
 	conns  map[io.Closer]struct{}
 }
 
+func newForward(l net.Listener) *forward {
+	return &forward{listener: l, slots: make(chan struct{}, maxForwarded), conns: make(map[io.Closer]struct{})}
+}
+
 func (f *forward) serve(dial func() (net.Conn, error)) {
-	for {
-		c, err := f.listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue
-		}
-		go f.relay(c, dial)
-	}
+	accept(f.listener, func(c net.Conn) {
+		f.slots <- struct{}{} // Close ends those that hold one
+		go func() {
+			defer func() { <-f.slots }()
+			f.relay(c, dial)
+		}()
+	})
 }
 
 // Close ends the listener and every connection.

@@ -16,6 +16,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"time"
 )
 
 const (
@@ -51,6 +53,19 @@ func (f Family) Tag(seq uint64) (Tag, error) {
 
 // Is selects the processes of one command.
 func (t Tag) Is(limit uint64) bool { return limit == uint64(t) }
+
+// End kills every process of the family. Those that are left when patience has
+// passed are an error; a system without marks has none to be found.
+func (f Family) End(patience time.Duration) error {
+	left, err := Kill(f.Has, patience)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
+	case err == nil && left > 0:
+		return fmt.Errorf("%d processes have not ended after SIGKILL within %v", left, patience)
+	}
+	return err
+}
 
 // Has selects the processes of every command of the family.
 func (f Family) Has(limit uint64) bool {

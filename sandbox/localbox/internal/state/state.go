@@ -7,6 +7,7 @@
 //	boxes/<id>/info.json   the record; there once the sandbox is ready
 //	boxes/<id>/alive       locked for as long as the sandbox's processes live
 //	boxes/<id>/sock        where its helper listens
+//	boxes/<id>/end         where its keeper listens: a connection ends the sandbox
 //	boxes/<id>/files       the files of a sandbox that is not isolated
 //	names/<sha256>         a link to the id of the sandbox of that name
 //	snapshots/<id>.tar.zst
@@ -195,7 +196,9 @@ func (d *Dir) Alive(id string) bool {
 	return flock(f, unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
-// Write writes a record, whole or not at all.
+// Write writes a record, whole or not at all. It does not wait for the disk: a
+// machine that loses power loses the sandboxes, and Check knows what to make of
+// a record that was lost with them.
 func (d *Dir) Write(rec *Record) error {
 	text, err := json.Marshal(rec)
 	if err != nil {
@@ -208,6 +211,9 @@ func (d *Dir) Write(rec *Record) error {
 	}
 	return os.Rename(tmp, path)
 }
+
+// errUnreadable: the file is there, but a whole record was never written.
+var errUnreadable = errors.New("it cannot be read")
 
 // Read reads a record. An id that is not known matches driver.ErrNotFound.
 func (d *Dir) Read(id string) (*Record, error) {
@@ -223,7 +229,7 @@ func (d *Dir) Read(id string) (*Record, error) {
 	}
 	rec := new(Record)
 	if err := json.Unmarshal(text, rec); err != nil {
-		return nil, fmt.Errorf("record of %s: %w", id, err)
+		return nil, fmt.Errorf("record of %s: %w: %w", id, errUnreadable, err)
 	}
 	return rec, nil
 }
@@ -308,9 +314,33 @@ func (d *Dir) Snapshot(id string) (string, error) {
 // NewSnapshotID makes an id that was never used.
 func NewSnapshotID() string { return "snap-" + strings.TrimPrefix(NewID(), "box-") }
 
+// Names of sockets.
+const (
+	helperSocket = "sock"
+	keeperSocket = "end"
+)
+
 // Listen opens the socket of a sandbox's helper.
-func (d *Dir) Listen(id string) (l *net.UnixListener, err error) {
-	err = d.withSocket(id, func(path string) error {
+func (d *Dir) Listen(id string) (*net.UnixListener, error) { return d.listen(id, helperSocket) }
+
+// ListenEnd opens the socket of a sandbox's keeper. A connection to it asks for
+// the sandbox's end; nothing is sent.
+func (d *Dir) ListenEnd(id string) (*net.UnixListener, error) { return d.listen(id, keeperSocket) }
+
+// Dial connects to a sandbox's helper.
+func (d *Dir) Dial(id string) (*net.UnixConn, error) { return d.dial(id, helperSocket) }
+
+// AskEnd asks a sandbox's keeper to end it, and does not wait until it has.
+func (d *Dir) AskEnd(id string) error {
+	c, err := d.dial(id, keeperSocket)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+func (d *Dir) listen(id, name string) (l *net.UnixListener, err error) {
+	err = d.withSocket(id, name, func(path string) error {
 		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		return err
 	})
@@ -320,9 +350,8 @@ func (d *Dir) Listen(id string) (l *net.UnixListener, err error) {
 	return l, err
 }
 
-// Dial connects to a sandbox's helper.
-func (d *Dir) Dial(id string) (c *net.UnixConn, err error) {
-	err = d.withSocket(id, func(path string) error {
+func (d *Dir) dial(id, name string) (c *net.UnixConn, err error) {
+	err = d.withSocket(id, name, func(path string) error {
 		c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 		return err
 	})

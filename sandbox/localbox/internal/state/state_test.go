@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -141,5 +142,110 @@ func TestDirectoryOfOthersIsRefused(t *testing.T) {
 	}
 	if _, err := state.Open(dir); err == nil {
 		t.Error("a directory that everybody can write to was accepted")
+	}
+}
+
+// TestUnreadableRecords: what a machine that lost power left of a record keeps
+// nobody from the other sandboxes.
+func TestUnreadableRecords(t *testing.T) {
+	d := openDir(t)
+	for name, text := range map[string]string{"empty": "", "torn": `{"Info":{"ID":"box-`, "zeros": strings.Repeat("\x00", 512)} {
+		for _, look := range []string{"sweep", "check"} {
+			id := state.NewID()
+			alive, err := d.Reserve(id, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(d.Box(id), "info.json"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Check(id); err == nil || errors.Is(err, driver.ErrNotFound) {
+				t.Errorf("%s, of a living one: %v", name, err)
+			}
+			alive.Close()
+			if look == "sweep" {
+				err = d.Sweep()
+			} else if _, err = d.Check(id); errors.Is(err, driver.ErrNotFound) {
+				err = nil
+			}
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, look, err)
+			}
+			if _, err := os.Stat(d.Box(id)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s, %s: it is left: %v", name, look, err)
+			}
+		}
+	}
+}
+
+// TestSweepGoesOn: one sandbox that cannot be removed keeps nobody from those
+// after it, and is known to have ended.
+func TestSweepGoesOn(t *testing.T) {
+	d := openDir(t)
+	ids := []string{state.NewID(), state.NewID(), state.NewID()}
+	stuck := filepath.Join(t.TempDir(), "group") // not empty and no cgroup: rmdir never works
+	if err := os.MkdirAll(filepath.Join(stuck, "child"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range ids {
+		alive, err := d.Reserve(id, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec := running(id, "")
+		if i == 1 {
+			rec.Cgroups = []string{stuck}
+		}
+		if err := d.Write(rec); err != nil {
+			t.Fatal(err)
+		}
+		alive.Close()
+	}
+	err := d.Sweep()
+	if err == nil {
+		t.Skip("this system has no control groups")
+	}
+	for _, id := range ids {
+		rec, cerr := d.Check(id)
+		if rec == nil || rec.Info.State != driver.StateEnded {
+			t.Errorf("after %v: %+v, %v", err, rec, cerr)
+		}
+		if (cerr != nil) != (id == ids[1]) {
+			t.Errorf("%s: %v", id, cerr)
+		}
+	}
+	if err := os.RemoveAll(stuck); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sweep(); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+	if _, err := d.Check(ids[1]); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSweepFindsGroups: a maker that was killed once it had made groups leaves none.
+func TestSweepFindsGroups(t *testing.T) {
+	d := openDir(t)
+	id := state.NewID()
+	alive, err := d.Reserve(id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := t.TempDir()
+	made, never := filepath.Join(groups, "made"), filepath.Join(groups, "never", "made")
+	if err := d.NoteCgroups(id, []string{never, made}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(made, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	alive.Close()
+	if err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(made); err == nil && runtime.GOOS == "linux" {
+		t.Error("the group is left")
 	}
 }

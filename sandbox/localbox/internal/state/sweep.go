@@ -17,7 +17,9 @@ import (
 // leftover is how old an unfinished snapshot must be to be nobody's.
 const leftover = 24 * time.Hour
 
-// Sweep puts an end to what has no living owner, and forgets what ended long ago.
+// Sweep puts an end to what has no living owner, and forgets what ended long
+// ago. One that cannot be removed keeps nobody from the others: the error says
+// what is left, and the next sweep tries again.
 func (d *Dir) Sweep() error {
 	ids, err := d.IDs()
 	if err != nil {
@@ -25,19 +27,24 @@ func (d *Dir) Sweep() error {
 	}
 	errs := []error{d.sweepSnapshots()}
 	for _, id := range ids {
-		_, err := d.Check(id)
-		if errors.Is(err, driver.ErrNotFound) {
-			err = d.sweepUnfinished(id)
+		if _, err := d.Check(id); !errors.Is(err, driver.ErrNotFound) {
+			errs = append(errs, err)
+			continue
 		}
-		errs = append(errs, err)
+		errs = append(errs, d.sweepUnfinished(id))
 	}
 	return errors.Join(errs...)
 }
 
 // Check reads a record and makes it true first: a sandbox whose processes are
-// gone is put to an end, one that ended long ago is forgotten.
+// gone is put to an end, one that ended long ago is forgotten. Where something
+// of a sandbox that has ended cannot be removed, both the record and an error
+// are returned.
 func (d *Dir) Check(id string) (*Record, error) {
 	rec, err := d.Read(id)
+	if errors.Is(err, errUnreadable) && !d.Alive(id) {
+		return nil, errors.Join(driver.ErrNotFound, d.sweepUnfinished(id))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -60,10 +67,10 @@ func (d *Dir) bury(id string) (rec *Record, err error) {
 		rec.Info.State, rec.Info.End, rec.Info.EndedAt = driver.StateEnded, driver.EndProviderLost, time.Now()
 		return d.Bury(rec)
 	})
-	if err != nil {
+	if rec == nil {
 		return nil, err
 	}
-	return rec, d.Release(id, rec.Info.Name)
+	return rec, errors.Join(err, d.Release(id, rec.Info.Name))
 }
 
 // Bury removes all that a sandbox held, whose processes have ended as far as
@@ -71,10 +78,7 @@ func (d *Dir) bury(id string) (rec *Record, err error) {
 func (d *Dir) Bury(rec *Record) error {
 	var errs []error
 	if rec.Plain {
-		_, err := lineage.Kill(lineage.Family(rec.Family).Has, 5*time.Second)
-		if !errors.Is(err, errors.ErrUnsupported) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, lineage.Family(rec.Family).End(5*time.Second))
 	}
 	errs = append(errs, removeCgroups(rec.Cgroups), d.Clear(rec.Info.ID))
 	if err := errors.Join(errs...); err != nil {
@@ -87,11 +91,12 @@ func (d *Dir) Bury(rec *Record) error {
 	return os.Remove(d.aliveFile(rec.Info.ID))
 }
 
-// sweepUnfinished removes a directory without a record whose maker is gone.
+// sweepUnfinished removes a directory without a record, or with one that cannot
+// be read, whose maker is gone.
 func (d *Dir) sweepUnfinished(id string) error {
 	return d.lock(func() error {
 		_, err := d.Read(id)
-		if !errors.Is(err, driver.ErrNotFound) || d.Alive(id) {
+		if lost := errors.Is(err, driver.ErrNotFound) || errors.Is(err, errUnreadable); !lost || d.Alive(id) {
 			return nil
 		}
 		dirs, _ := os.ReadFile(filepath.Join(d.Box(id), "cgroups"))

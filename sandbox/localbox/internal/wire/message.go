@@ -35,7 +35,6 @@ const (
 	OpDial                    // reply: the connected socket
 	OpSave                    // request: where the archive is written
 	OpLoad                    // request: where the archive is read; only for the keeper
-	OpTerminate               //
 )
 
 // Request is what a host asks a helper. Which fields count depends on Op.
