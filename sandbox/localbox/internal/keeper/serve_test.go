@@ -36,7 +36,8 @@ func TestForwardWithoutDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &stubListener{accept: func() (net.Conn, error) { return nil, errors.New("too many open files") }, closed: make(chan struct{})}
 		f := newForward(l)
-		go f.serve(nil)
+		served := make(chan struct{})
+		go func() { f.serve(nil); close(served) }()
 		time.Sleep(time.Second)
 		if n := l.accepted.Load(); n > 200 {
 			t.Errorf("%d attempts in a second", n)
@@ -44,6 +45,7 @@ func TestForwardWithoutDescriptors(t *testing.T) {
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
+		<-served
 	})
 }
 
@@ -53,11 +55,15 @@ func TestForwardBounded(t *testing.T) {
 		l := &stubListener{accept: func() (net.Conn, error) { c, _ := net.Pipe(); return c, nil }, closed: make(chan struct{})}
 		f := newForward(l)
 		var dialled atomic.Int64
-		go f.serve(func() (net.Conn, error) {
-			dialled.Add(1)
-			c, _ := net.Pipe()
-			return c, nil
-		})
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			f.serve(func() (net.Conn, error) {
+				dialled.Add(1)
+				c, _ := net.Pipe()
+				return c, nil
+			})
+		}()
 		synctest.Wait()
 		if n := dialled.Load(); n != maxForwarded {
 			t.Errorf("%d at once, want %d", n, maxForwarded)
@@ -65,5 +71,6 @@ func TestForwardBounded(t *testing.T) {
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
+		<-served
 	})
 }

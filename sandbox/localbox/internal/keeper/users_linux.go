@@ -4,6 +4,7 @@ package keeper
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -26,13 +27,20 @@ const (
 // all processes of the machine share; the kernel takes the lock back when the
 // process ends.
 type users struct {
+	shared string // the directory of that file; "" is sharedUsers
+
 	mu   sync.Mutex
 	file *os.File
 	next int
 	mine map[int]bool
 }
 
-// claim takes a user. dir is where the file is kept if it cannot be in /run.
+// sharedUsers is where the file is, for all state directories of the machine.
+const sharedUsers = "/run/vivarium"
+
+// claim takes a user. dir is where the file is kept if it cannot be in
+// sharedUsers. Keepers of other directories do not see it there, so each begins
+// somewhere else in the range.
 func (u *users) claim(dir string) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -75,14 +83,23 @@ func (u *users) open(dir string) error {
 	if u.file != nil {
 		return nil
 	}
-	shared := "/run/vivarium"
-	if err := os.MkdirAll(shared, 0o700); err != nil {
-		shared = dir
+	if u.shared == "" {
+		u.shared = sharedUsers
 	}
-	f, err := os.OpenFile(filepath.Join(shared, "localbox-users"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openUsers(u.shared)
 	if err != nil {
-		return err
+		if f, err = openUsers(dir); err != nil {
+			return err
+		}
+		u.next = rand.IntN(userCount - 1)
 	}
 	u.file, u.mine = f, make(map[int]bool)
 	return nil
+}
+
+func openUsers(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(dir, "localbox-users"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
