@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -40,7 +41,16 @@ type Config struct {
 // AWS configuration files, and does not go to the server. Nil cfg and opts mean
 // the defaults given with their fields. A cfg that contradicts itself gives an
 // error that matches fs.ErrInvalid.
+//
+// A request is given up, and sent again up to twice, when the server cannot be
+// reached for 30 seconds (less in some modes of the AWS configuration), or for two minutes takes nothing of the request or does
+// not begin to answer it. An answer that stops in its middle is waited for until
+// the context of the call ends.
 func Open(ctx context.Context, name string, cfg *Config, opts *Options) (*Bucket, error) {
+	return open(ctx, name, cfg, opts, answerTime)
+}
+
+func open(ctx context.Context, name string, cfg *Config, opts *Options, limit time.Duration) (*Bucket, error) {
 	if cfg == nil {
 		cfg = &Config{}
 	}
@@ -59,7 +69,7 @@ func Open(ctx context.Context, name string, cfg *Config, opts *Options) (*Bucket
 	if err != nil {
 		return nil, fmt.Errorf("s3bucket: %w", err)
 	}
-	client := s3.NewFromConfig(loaded, func(o *s3.Options) {
+	client := s3.NewFromConfig(loaded, impatient(limit), func(o *s3.Options) {
 		if cfg.Endpoint != "" {
 			o.BaseEndpoint = aws.String(cfg.Endpoint)
 		}
