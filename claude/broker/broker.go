@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +46,14 @@ type Options struct {
 	Transport http.RoundTripper
 	// MaxBody limits a request's body, in bytes. Zero: 64 MiB.
 	MaxBody int64
+	// AllowServerTools lets what runs inside use what the API does on its own
+	// servers: tools such as web_search, web_fetch and code_execution, MCP
+	// servers, containers, and images and documents that the API fetches from a
+	// URL. With any of them a sandbox without a network reads from the internet,
+	// and writes to it what it puts into the URLs. Without it such requests are
+	// refused with 403 permission_error; the CLI's WebSearch is one. Its WebFetch
+	// fetches from inside and needs the sandbox's network, not this.
+	AllowServerTools bool
 	// Log is told of requests that were refused or failed, with the token's ID
 	// and without bodies, keys and tokens. Nil: nobody is told.
 	Log *slog.Logger
@@ -59,6 +68,8 @@ type Broker struct {
 	log      *slog.Logger
 	proxy    *httputil.ReverseProxy
 	tokens   tokens
+
+	serverTools bool // are allowed
 }
 
 // New returns a broker. The error matches [ErrNoKey] where no key was given and
@@ -71,7 +82,7 @@ func New(opts *Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{upstream: upstream, keyFunc: opts.KeyFunc, maxBody: opts.MaxBody, log: opts.Log}
+	b := &Broker{upstream: upstream, keyFunc: opts.KeyFunc, maxBody: opts.MaxBody, log: opts.Log, serverTools: opts.AllowServerTools}
 	if b.keyFunc == nil {
 		key := opts.Key
 		if key.IsZero() {
@@ -136,9 +147,10 @@ func newTransport() *http.Transport {
 
 // exchange is one request on its way through.
 type exchange struct {
-	token *Token
-	path  string // of the upstream, below its base
-	key   Key
+	token   *Token
+	path    string // of the upstream, below its base
+	key     Key
+	refused atomic.Pointer[bodyError] // by the guard
 }
 
 type exchangeKey struct{}
@@ -194,12 +206,20 @@ func (b *Broker) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	r = r.WithContext(ctx)
 	r.Body = http.MaxBytesReader(w, r.Body, b.maxBody)
+	if bad := b.watch(r, x); bad != nil {
+		b.refuseBody(w, r, x.token, bad)
+		return
+	}
 	b.proxy.ServeHTTP(w, r)
 }
 
 func (b *Broker) refuseLarge(w http.ResponseWriter, r *http.Request, token *Token) {
 	b.refuse(w, r, token, http.StatusRequestEntityTooLarge, "request_too_large",
 		fmt.Sprintf("the body is larger than %d bytes", b.maxBody))
+}
+
+func (b *Broker) refuseBody(w http.ResponseWriter, r *http.Request, token *Token, bad *bodyError) {
+	b.refuse(w, r, token, bad.status, bad.errType, bad.problem)
 }
 
 func (b *Broker) refuse(w http.ResponseWriter, r *http.Request, token *Token, status int, errType, message string) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/claude/broker"
@@ -59,6 +60,48 @@ func TestRealCLI(t *testing.T) {
 			}
 			if len(model.Requests(claudetest.Main)) != 2 {
 				t.Errorf("the model saw %d turns, want 2", len(model.Requests(claudetest.Main)))
+			}
+		})
+	}
+}
+
+// TestRealWebSearch lets the real CLI search the web, which it has the API do.
+func TestRealWebSearch(t *testing.T) {
+	for name, allowed := range map[string]bool{"refused": false, "allowed": true} {
+		t.Run(name, func(t *testing.T) {
+			cli := clitest.CLI(t)
+			var searches atomic.Int64
+			model := claudetest.Start(t, func(w *claudetest.Reply, r *claudetest.Request) {
+				switch {
+				case bytes.Contains(r.Body, []byte(`"type":"web_search_2`)):
+					searches.Add(1)
+					w.Text("found")
+				case len(r.ToolResults()) == 0:
+					w.Tool("WebSearch", map[string]any{"query": "the weather"})
+				default:
+					w.Text("answered: " + r.ToolResults()[0].Result)
+				}
+			})
+			transport := &http.Transport{}
+			t.Cleanup(transport.CloseIdleConnections)
+			b, err := broker.New(&broker.Options{Upstream: model.URL, Key: broker.APIKey(theKey), Transport: transport, AllowServerTools: allowed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			front := httptest.NewServer(b)
+			t.Cleanup(front.Close)
+			cmd := exec.CommandContext(t.Context(), cli.Path, "-p", "go", "--dangerously-skip-permissions")
+			cmd.Dir = t.TempDir()
+			cmd.Env = []string{
+				"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "IS_SANDBOX=1", "CLAUDE_CODE_MAX_RETRIES=0",
+				"ANTHROPIC_BASE_URL=" + front.URL, "ANTHROPIC_API_KEY=" + b.NewToken(nil).Value(),
+			}
+			out, err := cmd.Output()
+			if err != nil || !bytes.Contains(out, []byte("answered: ")) || bytes.Contains(out, []byte("AllowServerTools")) == allowed {
+				t.Errorf("got %v:\n%s", err, out)
+			}
+			if n := searches.Load(); (n > 0) != allowed {
+				t.Errorf("the API was asked to search %d times", n)
 			}
 		})
 	}

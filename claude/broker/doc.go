@@ -21,7 +21,13 @@
 //
 // What comes from inside is not trusted: of its headers only those that the API
 // knows go on, never a credential, and its path must be one of the above letter
-// by letter. What comes from the upstream loses its cookies, redirects are
+// by letter. A body that makes the API itself reach out, by a server tool, an MCP
+// server, a container, or an image or document at a URL, is refused with 403
+// permission_error unless [Options.AllowServerTools] is set: it would be a way
+// out of a sandbox that has no network. The CLI's WebSearch tool needs it; Claude
+// is told that the search failed, and goes on. A body that is not one JSON object
+// is refused with 400 invalid_request_error. Bodies are looked at while they
+// pass; one that is refused never reaches the upstream whole. What comes from the upstream loses its cookies, redirects are
 // errors, and an answer that repeats the key has it replaced by asterisks. The
 // key is in no error and no log line.
 package broker

@@ -77,6 +77,9 @@ func (b *Broker) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	header.Set("Accept-Encoding", "identity") // so that the answer can be checked for the key
+	if pr.In.Method == http.MethodPost {
+		header.Set("Content-Type", "application/json") // in UTF-8, as which it is looked at
+	}
 	x.key.set(header)
 	pr.Out.Header = header
 }
@@ -132,6 +135,10 @@ func hideKey(resp *http.Response, key Key) {
 // fail answers a request to which the upstream gave no usable answer.
 func (b *Broker) fail(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
+	if bad := x.refused.Load(); bad != nil {
+		b.refuseBody(w, r, x.token, bad)
+		return
+	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		b.refuseLarge(w, r, x.token)
 		return
