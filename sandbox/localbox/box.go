@@ -95,7 +95,7 @@ func (b *box) refused(ctx context.Context, err error) error {
 	if !isEnding(err) {
 		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
 	}
-	if _, serr := b.settle(ctx); serr != nil {
+	if info, serr := b.settle(ctx); info == nil {
 		return errors.Join(fmt.Errorf("%w: %w", driver.ErrUnavailable, err), serr)
 	}
 	return driver.ErrEnded
@@ -107,7 +107,7 @@ func isEnding(err error) bool {
 
 // settle waits for the record of a sandbox that is ending to say so. Without a
 // keeper nobody writes it but Check, once the last process is gone, and of that
-// nobody tells.
+// nobody tells. Where something of it cannot be removed it returns both.
 func (b *box) settle(ctx context.Context) (*driver.Info, error) {
 	deadline := time.Now().Add(endPatience)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
@@ -115,11 +115,11 @@ func (b *box) settle(ctx context.Context) (*driver.Info, error) {
 		if errors.Is(err, driver.ErrNotFound) { // so long ago that it is forgotten
 			return &driver.Info{ID: b.id, Driver: "localbox", State: driver.StateEnded, End: driver.EndUnknown}, nil
 		}
-		if err != nil {
+		if rec == nil {
 			return nil, err
 		}
 		if rec.Info.State == driver.StateEnded {
-			return &rec.Info, nil
+			return &rec.Info, err
 		}
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%w: the sandbox has not ended within %v", driver.ErrUnavailable, endPatience)
@@ -196,15 +196,18 @@ func (b *box) lost(ctx context.Context, err error) error {
 func (b *box) Wait(ctx context.Context) (*driver.Info, error) {
 	select {
 	case <-b.ended:
-		return b.settle(ctx)
 	default:
+		select {
+		case <-b.ended:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	select {
-	case <-b.ended:
-		return b.settle(ctx)
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	info, err := b.settle(ctx)
+	if info == nil {
+		return nil, err
 	}
+	return info, nil // what is left of it Terminate tells
 }
 
 // Terminate implements driver.Sandbox.
