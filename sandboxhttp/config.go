@@ -77,8 +77,9 @@ type Limits struct {
 	// and the restore of one in a creation; 30 min. Then they are given up: the
 	// deletion is answered 502 and the sandbox kept, or the sandbox is not made.
 	SyncTime time.Duration
-	// LineBytes is the longest line the CLI may write; 128 MiB. A longer one
-	// ends the run as agent_error. Lines of 70 MB have been seen.
+	// LineBytes is the longest line the CLI may write, with its newline; 128 MiB.
+	// A longer one ends the run as agent_error as soon as it is, whether it ends or
+	// not. Lines of 70 MB have been seen. A lower MaxLine in Config.Claude holds.
 	LineBytes int64
 	// Heartbeat is how long a stream is silent before a heartbeat is sent; 10 s.
 	Heartbeat time.Duration

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -361,7 +362,7 @@ type claudeProcess struct {
 	done       chan struct{}
 	player     *player
 	boxEnded   <-chan struct{}
-	killSignal bool
+	killSignal atomic.Bool
 }
 
 func (b *placeBox) startClaude(e *driver.Exec) *claudeProcess {
@@ -483,7 +484,7 @@ func (c *claudeProcess) Wait(ctx context.Context) (driver.Exit, error) {
 		return driver.Exit{}, driver.ErrEnded
 	default:
 	}
-	if c.killSignal {
+	if c.killSignal.Load() {
 		return driver.Exit{Code: -1, Signal: driver.SIGKILL}, nil
 	}
 	return c.player.exit, nil
@@ -495,7 +496,7 @@ func (c *claudeProcess) Kill(context.Context) error {
 	select {
 	case <-c.done:
 	default:
-		c.killSignal = true
+		c.killSignal.Store(true)
 		c.kill()
 		<-c.done
 	}

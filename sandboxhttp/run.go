@@ -67,7 +67,11 @@ func (h *Handler) beginRun(b *box, q *runRequest) (*run, error) {
 	}
 	err := h.store.SaveRun(h.ctx, &r.rec)
 	if err == nil {
-		err = h.start("run", func() { r.work(q.options(h.config.Claude)) })
+		opts := q.options(h.config.Claude)
+		if most := h.limits.LineBytes; opts.MaxLine <= 0 || opts.MaxLine > most {
+			opts.MaxLine = most
+		}
+		err = h.start("run", func() { r.work(opts) })
 	}
 	if err != nil {
 		b.forgetRun(r.id)
@@ -210,11 +214,8 @@ func (r *run) query(opts *claude.Options) (*claude.Result, error) {
 		return nil, err
 	}
 	r.begun(st)
-	err = r.copyLines(st)
-	result, resultErr := st.Result()
-	if err == nil {
-		err = resultErr
-	}
+	r.copyLines(st)
+	result, err := st.Result()
 	return result, errors.Join(err, st.Close())
 }
 
@@ -246,14 +247,11 @@ func (r *run) noteSession(st *claude.Stream) {
 
 // copyLines puts every line into the log as it comes. The error of a stream that
 // ended is its Result's to tell.
-func (r *run) copyLines(st *claude.Stream) error {
+func (r *run) copyLines(st *claude.Stream) {
 	known := st.SessionID() != ""
 	for line, err := range st.Lines() {
 		if err != nil {
-			return nil
-		}
-		if int64(len(line)) > r.h.limits.LineBytes {
-			return &lineError{int64(len(line)), r.h.limits.LineBytes} // leaving the loop closes the stream
+			return
 		}
 		if n := len(line); n > 0 && line[n-1] == '\n' {
 			line = line[:n-1]
@@ -264,14 +262,6 @@ func (r *run) copyLines(st *claude.Stream) error {
 			known = st.SessionID() != ""
 		}
 	}
-	return nil
-}
-
-// lineError is a line that was too long to be kept.
-type lineError struct{ size, limit int64 }
-
-func (e *lineError) Error() string {
-	return fmt.Sprintf("the CLI wrote a line of %d bytes; the server takes %d at most", e.size, e.limit)
 }
 
 // stop makes Claude stop, and kills it if it does not. It returns at once.
@@ -338,11 +328,11 @@ func (r *run) ending(err error) (claude.End, string) {
 		return claude.EndCompleted, ""
 	}
 	end := claude.EndOf(err)
-	var tooLong *lineError
+	var tooLong *claude.LineTooLongError
 	var why *reason
 	switch {
 	case errors.As(err, &tooLong):
-		return claude.EndAgentError, tooLong.Error()
+		return end, fmt.Sprintf("the CLI wrote a line of more than %d bytes", tooLong.Limit)
 	case end != claude.EndCancelled && end != claude.EndRunTimeout && end != claude.EndUnknown:
 	case errors.As(context.Cause(r.ctx), &why) && why == errRunTime:
 		return claude.EndRunTimeout, why.Error()

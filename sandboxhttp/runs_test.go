@@ -3,9 +3,11 @@ package sandboxhttp_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,6 +380,37 @@ func TestALineTooLongEndsTheRun(t *testing.T) {
 	f := s.prompt(s.create(""), "go")
 	if end := f.end(); end["end"] != "agent_error" || !strings.Contains(end["error"].(string), "bytes") {
 		t.Errorf("end %v", end)
+	}
+}
+
+// What runs in a sandbox may write without ever ending the line.
+func TestALineWithoutEndEndsTheRun(t *testing.T) {
+	const limit, most = 1 << 20, 64 << 20
+	var wrote atomic.Int64
+	s := serve(t, newPlace(t, func(p *player) {
+		p.say("one")
+		chunk := strings.Repeat("x", 64<<10)
+		for wrote.Load() < most {
+			n, err := io.WriteString(p.stdout, chunk)
+			wrote.Add(int64(n))
+			if err != nil {
+				return // killed
+			}
+		}
+	}), func(c *sandboxhttp.Config) { c.Limits.LineBytes = limit })
+	box := s.create("")
+	f := s.prompt(box, "go")
+	if e := f.must(); e.id != 1 {
+		t.Errorf("the line before: %+v", e)
+	}
+	if end := f.end(); end["end"] != "agent_error" || !strings.Contains(end["error"].(string), "1048576 bytes") {
+		t.Errorf("end %v", end)
+	}
+	if wrote.Load() >= most {
+		t.Errorf("all of %d bytes were taken", most)
+	}
+	if s.prompt(box, "go").end()["end"] != "agent_error" {
+		t.Error("the next run ended in another way")
 	}
 }
 
