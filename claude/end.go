@@ -45,7 +45,7 @@ func EndOf(err error) End {
 	var start *StartError
 	var long *LineTooLongError
 	switch {
-	case errors.As(err, &long), errors.Is(err, ErrNotReading):
+	case errors.As(err, &long), errors.Is(err, ErrNotReading), errors.Is(err, errFlood):
 		return EndAgentError
 	case errors.Is(err, sandbox.ErrUnavailable):
 		return EndProviderLost

@@ -1,9 +1,19 @@
 package claude
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+)
 
 // queueLimit is how many bytes of lines wait for a reader before the CLI has to.
 const queueLimit = 4 << 20
+
+// freeLimit is how many bytes of lines wait while the CLI must not be held up,
+// which is a matter of seconds. One that writes more is ended.
+const freeLimit = 256 << 20
+
+// errFlood is the end of a CLI that wrote beyond freeLimit.
+var errFlood = fmt.Errorf("claude: the CLI wrote more than %d bytes where nobody could read yet", freeLimit)
 
 // entry is one line on its way to the reader of a stream.
 type entry struct {
@@ -19,7 +29,7 @@ type queue struct {
 	changed sync.Cond
 	waiting []entry
 	size    int  // bytes of the lines that wait
-	free    bool // no limit: the CLI must not be held up
+	free    bool // the CLI must not be held up
 	dropped bool // nobody reads any more
 	ended   bool
 }
@@ -30,10 +40,11 @@ func newQueue(free bool) *queue {
 	return q
 }
 
-// push adds lines. It blocks while too many wait.
-func (q *queue) push(entries []entry) {
+// push adds lines. It blocks while too many wait; where it must not, the error is
+// errFlood.
+func (q *queue) push(entries []entry) error {
 	if len(entries) == 0 {
-		return
+		return nil
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -41,13 +52,17 @@ func (q *queue) push(entries []entry) {
 		q.changed.Wait()
 	}
 	if q.dropped {
-		return
+		return nil
+	}
+	if q.size >= freeLimit {
+		return errFlood
 	}
 	for i := range entries {
 		q.size += len(entries[i].line)
 	}
 	q.waiting = append(q.waiting, entries...)
 	q.changed.Broadcast()
+	return nil
 }
 
 // take blocks until there are lines, and takes them all. spent is what the

@@ -32,10 +32,11 @@ func (p *process) read(stdout io.Reader) error {
 // on. batch is memory to use again.
 func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry, error) {
 	batch = batch[:0]
-	flush := func() {
-		p.current().push(batch)
+	flush := func() error {
+		err := p.current().push(batch)
 		clear(batch)
 		batch = batch[:0]
+		return err
 	}
 	for _, line := range lines {
 		content, whole := bytes.CutSuffix(line, []byte("\n"))
@@ -48,13 +49,14 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry
 			msg.Raw = content
 			batch = append(batch, entry{msg: msg, line: line, err: &ProtocolError{Line: content, Err: err}})
 		case isControl(msg.Type):
-			flush()
-			if err := p.control(&msg); err != nil {
+			if err := errors.Join(flush(), p.control(&msg)); err != nil {
 				return batch, err
 			}
 		case msg.Type == TypeResult:
 			batch = append(batch, entry{msg: msg, line: line})
-			flush()
+			if err := flush(); err != nil {
+				return batch, err
+			}
 			p.sawResult(&msg)
 		default:
 			if msg.Type == TypeSystem && msg.Subtype == SubtypeInit {
@@ -63,8 +65,7 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry
 			batch = append(batch, entry{msg: msg, line: line})
 		}
 	}
-	flush()
-	return batch, nil
+	return batch, flush()
 }
 
 func (p *process) current() *queue {
