@@ -56,11 +56,8 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 		return err
 	}
 	if rec.State != StateEnded {
-		if err := h.awaitDeletion(r.Context(), b, sync); err != nil {
+		if ended, err := h.awaitDeletion(r.Context(), b, sync); err != nil || !ended {
 			return err
-		}
-		if r.Context().Err() != nil {
-			return nil
 		}
 		if rec, err = h.store.Sandbox(r.Context(), p.Account, b.id); err != nil {
 			return err
@@ -84,22 +81,22 @@ func syncParameter(r *http.Request) (bool, error) {
 		field("sync", "use true or false")
 }
 
-// awaitDeletion deletes, and returns nil when that is done or ctx ends.
-func (h *Handler) awaitDeletion(ctx context.Context, b *box, sync bool) error {
+// awaitDeletion deletes, and reports whether that was done before ctx ended.
+func (h *Handler) awaitDeletion(ctx context.Context, b *box, sync bool) (ended bool, err error) {
 	for {
 		d, err := h.beginDeletion(b, sync)
 		if err != nil {
-			return err
+			return false, err
 		}
 		select {
 		case <-d.done:
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		}
 		// One that could not save is no answer to who does not want that: it had
 		// failed before it could be told.
 		if d.err == nil || sync || !d.sync {
-			return d.err
+			return true, d.err
 		}
 	}
 }

@@ -72,7 +72,7 @@ func unsupportedProblem(err error) *problem {
 // leaves are the errors at the ends of the tree that err is the root of, and
 // those that wrap a sentinel in words of their own.
 func leaves(err error) []error {
-	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
+	switch e := err.(type) { // it walks the tree itself
 	case interface{ Unwrap() []error }:
 		var all []error
 		for _, inner := range e.Unwrap() {

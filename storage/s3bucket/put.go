@@ -64,7 +64,7 @@ func (u *upload) send(ctx context.Context, r io.Reader) error {
 	var first bytes.Buffer // grows, as most objects are small
 	_, err := io.CopyN(&first, r, u.bucket.opts.PartSize)
 	switch {
-	case err == io.EOF: //nolint:errorlint // a wrapped io.EOF is a broken stream
+	case err == io.EOF: // a wrapped io.EOF is a broken stream
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ func (u *upload) readParts(ctx context.Context, r io.Reader, free <-chan []byte,
 			buf = make([]byte, u.bucket.opts.PartSize)
 		}
 		n, err := fill(buf[:u.bucket.opts.PartSize], r)
-		if err != nil && err != io.EOF { //nolint:errorlint // a wrapped io.EOF is a broken stream
+		if err != nil && err != io.EOF { // a wrapped io.EOF is a broken stream
 			return err
 		}
 		if n > 0 {
