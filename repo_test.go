@@ -56,7 +56,7 @@ var arrows = []arrow{
 	{from: "sandbox/sandboxtest", local: []string{"sandbox", "sandbox/driver", "sandbox/localbox"}},
 	{from: "sandbox/localbox", local: []string{"sandbox", "sandbox/driver"}, other: []string{"golang.org/x/sys/", "github.com/klauspost/compress/"}},
 	{from: "sandbox", local: []string{"sandbox/driver"}},
-	{from: "claude/broker"},
+	{from: "claude/broker", local: []string{"claude/internal/boundlisten"}},
 	{from: "claude/claudetest"},
 	{from: "claude", local: []string{"sandbox"}, other: []string{"golang.org/x/sys/"}},
 	{from: "storage/dirbucket", local: []string{"storage"}},
