@@ -5,6 +5,7 @@ package localbox_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,9 +30,7 @@ func TestLeavesNothingWhenTheHelperIsStuck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := stateDir(t)
 			sb, mark := marked(t, open(t, dir))
-			if err := syscall.Kill(helperOf(t), syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			stop(t, helperOf(t))
 			fresh := open(t, dir)
 			localbox.SetPatience(fresh, 50*time.Millisecond)
 			_, err := fresh.Attach(context.Background(), sb.ID())
@@ -56,6 +55,29 @@ func TestLeavesNothingWhenTheHelperIsStuck(t *testing.T) {
 	}
 }
 
+// stop stops a process and returns once every thread of it stands still: the
+// signal is only the beginning of that.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the helper stands still", func() bool {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(stats) == 0 {
+			return false
+		}
+		for _, name := range stats {
+			text, err := os.ReadFile(name)
+			_, after, found := strings.Cut(string(text), ") ")
+			if err != nil || !found || !strings.HasPrefix(after, "T") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // TestHostileLimits: what the inside does to process 1's limits and priority
 // keeps nobody from using the sandbox, nor from ending it.
 func TestHostileLimits(t *testing.T) {
@@ -70,7 +92,7 @@ func TestHostileLimits(t *testing.T) {
 			t.Errorf("%s: %s", attack, out)
 		}
 	}
-	if out := sh(t, sb, "prlimit --nofile=64:64 sh -c 'ulimit -n' && nice -n 5 nice"); out != "64\n5" {
+	if out := sh(t, sb, "prlimit --nofile=64:64 sh -c 'ulimit -n' && expr $(nice -n 5 nice) - $(nice)"); out != "64\n5" {
 		t.Errorf("limits and priority of one's own: %q", out)
 	}
 	again, err := open(t, dir).Attach(testContext(t), sb.ID())
