@@ -75,6 +75,7 @@ func (s *suite) run(t *testing.T) {
 	s.provider = s.open(t)
 	t.Cleanup(func() { s.sweep(t) })
 	s.shared = s.create(t, nil)
+	s.warm(t)
 	for _, group := range []struct {
 		name  string
 		tests []test

@@ -21,10 +21,27 @@ var builtProbe struct {
 	binary map[string][]byte
 }
 
+// warm builds the probe ahead, outside of the deadline of a single test: with an
+// empty build cache it takes a minute.
+func (s *suite) warm(t *testing.T) {
+	t.Helper()
+	arch, known := s.arch(t, s.shared)
+	if _, err := exec.LookPath("go"); known && err == nil {
+		buildProbe(t, arch)
+	}
+}
+
+// arch is the sandbox's architecture in Go's words, if there is a probe for it.
+func (s *suite) arch(t *testing.T, sb *sandbox.Sandbox) (arch string, known bool) {
+	t.Helper()
+	arch, known = map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[s.sh(t, sb, "uname -m")]
+	return arch, known
+}
+
 // probe puts the probe into a sandbox and returns its absolute path.
 func (s *suite) probe(t *testing.T, sb *sandbox.Sandbox) string {
 	t.Helper()
-	arch, known := map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[s.sh(t, sb, "uname -m")]
+	arch, known := s.arch(t, sb)
 	if !known {
 		t.Skip("no probe for the sandbox's architecture")
 	}

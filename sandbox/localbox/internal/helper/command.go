@@ -20,6 +20,13 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
 
+// A program that was just written can be busy for as long as a process that is
+// being started somewhere else has its file open: between its fork and its exec.
+const (
+	busyTries = 20
+	busyPause = 5 * time.Millisecond
+)
+
 // killPatience is how long Kill waits for killed processes to be gone.
 const killPatience = 10 * time.Second
 
@@ -129,30 +136,37 @@ func (s *session) fork(req *wire.Request, l *launch, master int) error {
 	b := s.box
 	cmd := &command{ooms: b.oomKills()}
 	var seq uint64
-	err := b.reaper.Start(func() (int, error) {
-		var err error
-		if seq, err = b.nextMark(); err != nil {
-			return 0, err
-		}
-		pid, err := syscall.ForkExec(l.path, req.Args, &l.attr)
-		return pid, startError(l, err)
-	}, func(pid int) {
-		cmd.pid = pid
-		b.activity.add(1)
-		s.remember(req.Proc, cmd)
-		reply := wire.Reply{ID: req.ID, Proc: seq}
-		if master >= 0 {
-			s.push(reply, master)
-		} else {
-			s.push(reply)
-		}
-	}, func(ws syscall.WaitStatus, ru *syscall.Rusage) {
-		b.activity.add(-1)
-		s.forget(req.Proc)
-		exit := exitOf(ws, ru)
-		exit.OOM = b.oomKills() > cmd.ooms
-		s.push(wire.Reply{Proc: req.Proc, Exit: wire.Exit{Exit: exit}})
-	})
+	start := func() error {
+		return b.reaper.Start(func() (int, error) {
+			var err error
+			if seq, err = b.nextMark(); err != nil {
+				return 0, err
+			}
+			pid, err := syscall.ForkExec(l.path, req.Args, &l.attr)
+			return pid, startError(l, err)
+		}, func(pid int) {
+			cmd.pid = pid
+			b.activity.add(1)
+			s.remember(req.Proc, cmd)
+			reply := wire.Reply{ID: req.ID, Proc: seq}
+			if master >= 0 {
+				s.push(reply, master)
+			} else {
+				s.push(reply)
+			}
+		}, func(ws syscall.WaitStatus, ru *syscall.Rusage) {
+			b.activity.add(-1)
+			s.forget(req.Proc)
+			exit := exitOf(ws, ru)
+			exit.OOM = b.oomKills() > cmd.ooms
+			s.push(wire.Reply{Proc: req.Proc, Exit: wire.Exit{Exit: exit}})
+		})
+	}
+	err := start()
+	for try := 0; try < busyTries && errors.Is(err, syscall.ETXTBSY); try++ {
+		time.Sleep(busyPause)
+		err = start()
+	}
 	runtime.KeepAlive(l)
 	return err
 }
