@@ -103,7 +103,9 @@ func (k *keeperConn) ask(ctx context.Context, req *wire.KeeperRequest) (*wire.Ke
 	k.calls[req.ID] = ch
 	k.mu.Unlock()
 	if err := k.conn.Send(req); err != nil {
-		return nil, fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+		k.conn.Close() // whatever half of it was sent
+		<-k.down
+		return nil, fmt.Errorf("%w: %w: %w", driver.ErrUnavailable, errKeeperGone, err)
 	}
 	done := ctx.Done()
 	for {

@@ -120,11 +120,11 @@ func (p *provider) Create(ctx context.Context, cfg *driver.Config) (driver.Sandb
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	k, err := p.keeper()
-	if err != nil {
-		return nil, err
+	id, err := p.create(ctx, cfg)
+	if errors.Is(err, errKeeperGone) {
+		// It ended before that was noticed here, and what it had begun with it.
+		id, err = p.create(ctx, cfg)
 	}
-	id, err := k.create(ctx, cfg, p.plain)
 	if id == "" {
 		return nil, err
 	}
@@ -137,6 +137,14 @@ func (p *provider) Create(ctx context.Context, cfg *driver.Config) (driver.Sandb
 		}
 	}
 	return nil, errors.Join(err, p.abandon(id))
+}
+
+func (p *provider) create(ctx context.Context, cfg *driver.Config) (id string, err error) {
+	k, err := p.keeper()
+	if err != nil {
+		return "", err
+	}
+	return k.create(ctx, cfg, p.plain)
 }
 
 // warn logs, the first time, what is not enforced.
