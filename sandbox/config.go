@@ -33,6 +33,9 @@ type Config struct {
 	// error. What runs in the sandbox can read them: to use a key without
 	// showing it, serve it from outside (package claude/broker).
 	Secrets map[string]Secret
+	// SecretNames are secrets that the driver's place keeps under these names,
+	// such as Modal's; their keys are environment variables like Secrets.
+	SecretNames []string
 	// Dir is where commands start: an absolute path inside. Empty means the
 	// driver's workspace, as a rule "/workspace"; Sandbox.Dir tells.
 	Dir string
@@ -57,10 +60,25 @@ type Config struct {
 	Network Network
 	// Ports inside that are made reachable; Info.Ports says where.
 	Ports []int
-	// Mounts shows files and directories of this machine inside, read-only.
+	// Mounts shows files and directories of this machine inside.
 	Mounts []Mount
 	// Tags are for finding sandboxes again with List.
 	Tags map[string]string
+	// GPU is what accelerator to give, such as "A100" or "T4:2". Empty means none.
+	GPU string
+	// Cloud and Regions say where to run, in the words of the driver's place.
+	// Empty means anywhere.
+	Cloud   string
+	Regions []string
+	// Volumes are named directories that the driver's place keeps.
+	Volumes []Volume
+	// Buckets are shown as directories.
+	Buckets []BucketMount
+	// HeaderRules set headers of outbound HTTPS requests outside the sandbox.
+	HeaderRules []HeaderRule
+	// Probe says how to see that the sandbox is ready; Sandbox.WaitReady waits
+	// for it. nil means that it is ready when Create returns.
+	Probe *Probe
 }
 
 // Image is what a sandbox's file system starts from. The zero value is the
@@ -72,13 +90,65 @@ type Image struct {
 	// Commands are Dockerfile commands, such as "RUN apt-get install -y jq",
 	// run on top of Base.
 	Commands []string
-	// Snapshot is an id that Sandbox.Snapshot returned. It excludes Base and Commands.
+	// Registry is how to log in where Base is. nil means not at all.
+	Registry *Registry
+	// Snapshot is an id that Sandbox.Snapshot or Provider.BuildImage returned. It
+	// excludes Base and Commands.
 	Snapshot string
 }
 
-// Mount shows Source, an absolute path on this machine, at Target, an absolute
-// path inside, for reading only.
-type Mount struct{ Source, Target string }
+// Mount shows a file or directory of this machine inside, for reading only
+// unless Writable.
+type Mount = driver.Mount
+
+// Volume is a named directory that the driver's place keeps.
+type Volume = driver.Volume
+
+// HeaderRule sets headers of outbound HTTPS requests outside the sandbox.
+type HeaderRule = driver.HeaderRule
+
+// Probe says how to see that a sandbox is ready.
+type Probe = driver.Probe
+
+// RegistryKind is what is needed to log in at a registry.
+type RegistryKind = driver.RegistryKind
+
+// The kinds of registries. The zero value is RegistryPassword.
+const (
+	RegistryPassword = driver.RegistryPassword // REGISTRY_USERNAME and REGISTRY_PASSWORD
+	RegistryECR      = driver.RegistryECR      // AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION
+	RegistryGCP      = driver.RegistryGCP      // SERVICE_ACCOUNT_JSON
+)
+
+// Registry is how to log in at an image registry: with Credentials, whose keys
+// are those of the Kind, or with the secret that the driver's place keeps as SecretName.
+type Registry struct {
+	Kind        RegistryKind
+	Credentials map[string]Secret
+	SecretName  string
+}
+
+// BucketMount shows a bucket of an object store as a directory.
+type BucketMount struct {
+	Bucket string
+	// Target is an absolute path inside.
+	Target string
+	// Prefix, if set, shows only the keys below it; it ends in "/".
+	Prefix string
+	// Endpoint is the URL of an S3-compatible store. Empty means AWS.
+	Endpoint string
+	// Credentials, SecretName or RoleARN say who asks; none of them is for a
+	// public bucket. The keys of Credentials are AWS_ACCESS_KEY_ID and
+	// AWS_SECRET_ACCESS_KEY.
+	Credentials map[string]Secret
+	SecretName  string
+	RoleARN     string
+	ReadOnly    bool
+	// RequesterPays accepts to pay for the requests; it needs credentials.
+	RequesterPays bool
+	// PathStyle puts the bucket's name into the path of the URL.
+	PathStyle bool
+}
 
 // NetworkMode is how much network a sandbox has.
 type NetworkMode = driver.NetworkMode
@@ -118,9 +188,11 @@ func (c *Config) lower() (*driver.Config, error) {
 	d := &driver.Config{
 		Name: c.Name, Dir: c.Dir, CPU: c.CPU, Memory: c.Memory, Pids: c.Pids, Disk: c.Disk,
 		Timeout: c.Timeout, IdleTimeout: c.IdleTimeout,
-		Image: driver.Image{Base: c.Image.Base, Commands: slices.Clone(c.Image.Commands), Snapshot: c.Image.Snapshot},
+		Image: c.Image.lower(&bad),
 		Ports: slices.Clone(c.Ports),
 		Tags:  maps.Clone(c.Tags),
+		GPU:   c.GPU, Cloud: c.Cloud, Regions: slices.Clone(c.Regions),
+		SecretNames: slices.Clone(c.SecretNames),
 	}
 	bad.when(c.Name != "" && !isName(c.Name),
 		"Name %q: use up to 63 letters, digits, '.', '_', '-', starting with a letter or digit", c.Name)
@@ -131,8 +203,6 @@ func (c *Config) lower() (*driver.Config, error) {
 	bad.when(c.Disk < 0, "Disk %d: use 0 or more bytes", c.Disk)
 	bad.when(c.Timeout < 0, "Timeout %v: use 0 or more", c.Timeout)
 	bad.when(c.IdleTimeout < 0, "IdleTimeout %v: use 0 or more", c.IdleTimeout)
-	bad.when(c.Image.Snapshot != "" && (c.Image.Base != "" || len(c.Image.Commands) > 0),
-		"Image.Snapshot: leave Base and Commands empty with it")
 	d.Env = lowerEnv(&bad, "Env", c.Env, func(v string) string { return v })
 	d.Secrets = lowerEnv(&bad, "Secrets", c.Secrets, Secret.Reveal)
 	for k := range c.Secrets {
@@ -141,6 +211,7 @@ func (c *Config) lower() (*driver.Config, error) {
 	}
 	d.Network = c.Network.lower(&bad)
 	c.lowerMounts(&bad, d)
+	c.lowerPlaces(&bad, d)
 	for i, p := range c.Ports {
 		bad.when(p < 1 || p > 65535, "Ports: %d: use 1 to 65535", p)
 		bad.when(slices.Contains(c.Ports[:i], p), "Ports: %d is there twice", p)
@@ -160,7 +231,7 @@ func (c *Config) lowerMounts(bad *problems, d *driver.Config) {
 		bad.when(!isCleanAbs(m.Target) || m.Target == "/", "Mounts: target %q: use a clean absolute path below /", m.Target)
 		bad.when(seen[m.Target], "Mounts: target %q is there twice", m.Target)
 		seen[m.Target] = true
-		d.Mounts = append(d.Mounts, driver.Mount{Source: m.Source, Target: m.Target})
+		d.Mounts = append(d.Mounts, m)
 	}
 }
 

@@ -116,6 +116,74 @@ type SnapshotDeleter interface {
 	DeleteSnapshot(ctx context.Context, id string) error
 }
 
+// DirSnapshotter is implemented by a Sandbox that can save one directory. The id
+// names an image whose root is that directory.
+type DirSnapshotter interface {
+	SnapshotDir(ctx context.Context, dir string) (id string, err error)
+}
+
+// ImageBuilder is implemented by a Provider that can make an image before a
+// sandbox needs it. A build that was made before is found again, unless Force.
+type ImageBuilder interface {
+	BuildImage(ctx context.Context, b *Build) (*ImageInfo, error)
+}
+
+// ImageInspector is implemented by a Provider that can tell about the images it
+// has. An unknown id matches ErrNotFound.
+type ImageInspector interface {
+	Image(ctx context.Context, id string) (*ImageInfo, error)
+}
+
+// ImageMounter is implemented by a Sandbox in which the files of an image can be
+// shown in a directory while it runs. The directory is made if need be; what
+// was in it is hidden until UnmountImage. id "" shows an empty directory. What
+// is written there is lost with the unmounting.
+type ImageMounter interface {
+	MountImage(ctx context.Context, dir, id string) error
+	UnmountImage(ctx context.Context, dir string) error
+}
+
+// NetworkSetter is implemented by a Sandbox whose Config.Network can be changed
+// while it runs. Connections that are open may go on.
+type NetworkSetter interface {
+	SetNetwork(ctx context.Context, n Network) error
+}
+
+// ReadyWaiter is implemented by a Sandbox that runs Config.Probe. WaitReady
+// returns when the probe has succeeded once.
+type ReadyWaiter interface {
+	WaitReady(ctx context.Context) error
+}
+
+// Watcher is implemented by a Sandbox that reports changes of files. Watch
+// returns once changes are seen; the sequence ends with ctx's error, when the
+// watched directory is gone, or with the sandbox (ErrEnded). Stopping to range
+// ends the watch. It may be ranged over once.
+type Watcher interface {
+	Watch(ctx context.Context, name string, recursive bool) (iter.Seq2[Change, error], error)
+}
+
+// Change is something that happened to files.
+type Change struct {
+	Op ChangeOp
+	// Names are the absolute paths it happened to: one, or for ChangeRename
+	// the old and the new one, of which either is "" when it is not watched.
+	Names []string
+}
+
+// ChangeOp is what happened.
+type ChangeOp int
+
+// What can happen to a file.
+const (
+	ChangeCreate   ChangeOp = iota + 1 // made here, or moved here from where nothing is watched
+	ChangeModify                       // its content or its metadata
+	ChangeRemove                       // removed
+	ChangeRename                       // moved
+	ChangeAccess                       // opened or read
+	ChangeOverflow                     // some changes were lost; Names is empty
+)
+
 // Listener is implemented by a Sandbox inside which this process can accept
 // connections: the sandbox's processes dial the listener's address, and this
 // process serves them, even when the sandbox has no network. address is a
@@ -218,6 +286,7 @@ type Config struct {
 	Image       Image
 	Env         []string // KEY=VALUE, sorted, each key once
 	Secrets     Secrets  // KEY=VALUE; environment of commands, but in no Info, log or file
+	SecretNames []string // secrets that the place keeps, by name; environment of commands too
 	Dir         string   // absolute; empty means the driver's workspace directory, as a rule /workspace
 	CPU         float64  // cores; 0 means the driver's default
 	Memory      int64    // bytes; 0 means the driver's default
@@ -229,6 +298,13 @@ type Config struct {
 	Ports       []int // ports inside to be reachable from this machine
 	Mounts      []Mount
 	Tags        map[string]string
+	GPU         string // such as "A100" or "T4:2"; empty: none
+	Cloud       string // where to run; empty: anywhere
+	Regions     []string
+	Volumes     []Volume
+	Buckets     []BucketMount
+	HeaderRules []HeaderRule
+	Probe       *Probe // nil: none
 }
 
 // Secrets is a list of KEY=VALUE that package fmt does not show.
@@ -242,15 +318,96 @@ func (s Secrets) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
 // Image is what a sandbox's file system starts from.
 type Image struct {
-	Base     string   // empty: the driver's default
-	Commands []string // Dockerfile commands run on top of the base
-	Snapshot string   // id of a snapshot; excludes the others
+	Base     string    // empty: the driver's default
+	Commands []string  // Dockerfile commands run on top of the base, or of Snapshot
+	Registry *Registry // how to log in where Base is; nil: not at all
+	Snapshot string    // id of a snapshot or of a built image; excludes Base and Registry
 }
 
-// Mount shows a file or directory of this machine inside the sandbox, read-only.
+// Registry is how to log in at an image registry.
+type Registry struct {
+	Kind RegistryKind
+	// Credentials are KEY=VALUE, with the keys that Kind needs.
+	Credentials Secrets
+	// SecretName names a secret that the place keeps, instead of Credentials.
+	SecretName string
+}
+
+// RegistryKind is what is needed to log in.
+type RegistryKind int
+
+// The kinds of registries, and the keys of their credentials.
+const (
+	RegistryPassword RegistryKind = iota // REGISTRY_USERNAME, REGISTRY_PASSWORD
+	RegistryECR                          // AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
+	RegistryGCP                          // SERVICE_ACCOUNT_JSON
+)
+
+// Build is an image to make.
+type Build struct {
+	Image   Image
+	Env     []string // KEY=VALUE for the RUN commands only
+	Secrets Secrets  // the same, but kept out of what the build is found again by, and of every log
+	// Images are ids by the names that FROM and COPY --from use for them.
+	Images map[string]string
+	Force  bool      // make it again even if it was made before
+	Log    io.Writer // what the commands print; may be nil
+}
+
+// ImageInfo describes an image.
+type ImageInfo struct {
+	ID         string   // for Image.Snapshot
+	Env        []string // KEY=VALUE
+	Dir        string   // where commands start; empty: the driver's default
+	User       string
+	Entrypoint []string
+	Command    []string
+}
+
+// Mount shows a file or directory of this machine inside the sandbox.
 type Mount struct {
-	Source string // absolute path on this machine
-	Target string // absolute path inside
+	Source   string // absolute path on this machine
+	Target   string // absolute path inside
+	Writable bool   // otherwise read-only; a file written inside belongs here to Source's owner
+}
+
+// Volume is a named directory that the place keeps.
+type Volume struct {
+	Name     string
+	Target   string // absolute path inside
+	SubPath  string // only this directory of it
+	ReadOnly bool
+}
+
+// BucketMount shows a bucket of an object store as a directory.
+type BucketMount struct {
+	Bucket     string
+	Target     string // absolute path inside
+	Prefix     string // only keys below it; ends in "/"
+	Endpoint   string // URL of an S3-compatible store; empty: AWS
+	SecretName string // a secret that the place keeps, with the credentials
+	// Credentials are KEY=VALUE instead of SecretName.
+	Credentials   Secrets
+	RoleARN       string // an AWS role to assume by OIDC instead
+	ReadOnly      bool
+	RequesterPays bool
+	PathStyle     bool
+}
+
+// HeaderRule sets headers of outbound HTTPS requests outside the sandbox, so
+// that it can use a credential without seeing it.
+type HeaderRule struct {
+	Domain     string            // "example.com", "*.example.com" or "*"
+	Headers    map[string]string // "$KEY" stands for a value of the secret, "$$" for "$"
+	SecretName string            // a secret that the place keeps; empty: none
+}
+
+// Probe says how to see that a sandbox is ready: a port inside that accepts
+// connections, or a command that exits with 0.
+type Probe struct {
+	Port     int
+	Command  []string
+	Interval time.Duration // 0: the driver's default
 }
 
 // Network is what a sandbox may reach.

@@ -81,8 +81,35 @@ func (b *box) takeSeat() (*wire.Boot, error) {
 	return boot, nil
 }
 
+// elsewhere refuses what only a place that keeps things by name can give.
+func elsewhere(cfg *driver.Config) error {
+	for _, u := range []struct {
+		set             bool
+		setting, reason string
+	}{
+		{cfg.GPU != "", "GPU", "sandboxes of this machine have none"},
+		{cfg.Cloud != "", "Cloud", "sandboxes run on this machine"},
+		{len(cfg.Regions) > 0, "Regions", "sandboxes run on this machine"},
+		{len(cfg.SecretNames) > 0, "SecretNames", "nothing is kept here by name; use Secrets"},
+		{len(cfg.Volumes) > 0, "Volumes", "use Mounts, or a storage.Volume"},
+		{len(cfg.Buckets) > 0, "Buckets", "use a storage.Volume"},
+		{len(cfg.HeaderRules) > 0, "HeaderRules", "serve the credential from outside with Sandbox.Listen, as claude/broker does"},
+	} {
+		if u.set {
+			return &driver.UnsupportedError{Setting: u.setting, Reason: u.reason}
+		}
+	}
+	return nil
+}
+
 // check refuses what no sandbox here can have.
 func check(cfg *driver.Config) error {
+	if err := elsewhere(cfg); err != nil {
+		return err
+	}
+	if cfg.Probe != nil {
+		return &driver.UnsupportedError{Setting: "Probe"}
+	}
 	if cfg.Image.Base != "" && cfg.Image.Base != "host" {
 		return &driver.UnsupportedError{Setting: "Image.Base", Reason: `sandboxes here start from this machine's own programs; leave it empty or "host"`}
 	}
@@ -112,6 +139,9 @@ func check(cfg *driver.Config) error {
 func checkMount(m driver.Mount) error {
 	if !filepath.IsAbs(m.Source) || !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
 		return fmt.Errorf("mount of %q on %q: paths must be absolute and clean: %w", m.Source, m.Target, driver.ErrInvalid)
+	}
+	if m.Writable {
+		return &driver.UnsupportedError{Setting: "Mounts.Writable"}
 	}
 	for _, top := range []string{"/proc", "/sys", "/dev"} {
 		if m.Target == top || strings.HasPrefix(m.Target, top+"/") {

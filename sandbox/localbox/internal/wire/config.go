@@ -60,6 +60,7 @@ func walkConfig(c *Codec, cfg *driver.Config) {
 	List(c, &cfg.Mounts, func(m *driver.Mount) {
 		c.String(&m.Source)
 		c.String(&m.Target)
+		c.Bool(&m.Writable)
 	})
 	c.StringMap(&cfg.Tags)
 }
