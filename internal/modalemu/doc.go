@@ -5,7 +5,7 @@
 package modalemu
 
 import (
-	_ "github.com/modal-labs/modal-client/go"                    // the client it serves
+	_ "github.com/modal-labs/modal-client/go"                   // the client it serves
 	_ "github.com/modal-labs/modal-client/go/proto/modal_proto" // the services
 	_ "google.golang.org/grpc"
 	_ "google.golang.org/protobuf/proto"
