@@ -1,0 +1,189 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// inMemory is how much of an output is kept without a file: what most commands
+// write. One byte more moves all of it to the file.
+const inMemory = 16 << 10
+
+// ErrFull is what a reader gets behind the last byte that could be kept.
+var ErrFull = errors.New("the rest of the output was lost: no room to keep it")
+
+// Output is what a process wrote to one stream, from its first byte to its last
+// so far. It can be read from any offset, by many at once, while the process
+// runs and after. The zero value is an empty output that goes on.
+type Output struct {
+	dir     string
+	written func(off int64, n int)
+
+	mu    sync.Mutex
+	wake  chan struct{} // closed at the next change; nil while nobody waits
+	size  int64
+	ended bool
+	err   error    // instead of io.EOF
+	mem   []byte   // all of it while file is nil
+	file  *os.File // all of it from then on
+	freed bool
+}
+
+// Size is how many bytes there are now, and whether no more will come.
+func (o *Output) Size() (n int64, ended bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.size, o.ended
+}
+
+// ReadAt reads what is there from offset off on, at least one byte, and waits
+// for it if need be. At the end it returns io.EOF, or ErrFull; when ctx is done
+// first, its error.
+func (o *Output) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read at offset %d: %w", off, os.ErrInvalid)
+	}
+	for {
+		o.mu.Lock()
+		switch {
+		case o.freed:
+			o.mu.Unlock()
+			return 0, os.ErrClosed
+		case off < o.size && o.file == nil:
+			n := copy(p, o.mem[off:])
+			o.mu.Unlock()
+			return n, nil
+		case off < o.size:
+			file, n := o.file, min(int64(len(p)), o.size-off)
+			o.mu.Unlock()
+			return file.ReadAt(p[:n], off)
+		case o.ended:
+			err := o.err
+			o.mu.Unlock()
+			if err == nil {
+				err = io.EOF
+			}
+			return 0, err
+		}
+		wake := o.waker()
+		o.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// waker is closed at the next change. The caller holds mu.
+func (o *Output) waker() <-chan struct{} {
+	if o.wake == nil {
+		o.wake = make(chan struct{})
+	}
+	return o.wake
+}
+
+// changed wakes who waits. The caller holds mu.
+func (o *Output) changed() {
+	if o.wake != nil {
+		close(o.wake)
+		o.wake = nil
+	}
+}
+
+// Write adds p. It is for one writer at a time.
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	off, file := o.size, o.file
+	if o.ended || o.freed {
+		o.mu.Unlock()
+		return 0, os.ErrClosed
+	}
+	if file == nil && len(o.mem)+len(p) <= inMemory {
+		o.mem = append(o.mem, p...)
+		o.grown(len(p))
+		return len(p), nil
+	}
+	o.mu.Unlock()
+	if file == nil {
+		var err error
+		if file, err = o.spill(); err != nil {
+			return 0, err
+		}
+	}
+	// Readers look no further than size, so no lock is held over the writing.
+	n, err := file.WriteAt(p, off)
+	o.mu.Lock()
+	o.grown(n)
+	return n, full(err)
+}
+
+// grown counts n bytes more and unlocks.
+func (o *Output) grown(n int) {
+	off := o.size
+	o.size += int64(n)
+	o.changed()
+	o.mu.Unlock()
+	if n > 0 && o.written != nil {
+		o.written(off, n)
+	}
+}
+
+// spill moves what is in memory to a file.
+func (o *Output) spill() (*os.File, error) {
+	file, err := unnamed(o.dir)
+	if err != nil {
+		return nil, full(err)
+	}
+	if _, err := file.WriteAt(o.mem, 0); err != nil {
+		return nil, errors.Join(full(err), file.Close())
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.freed {
+		return nil, errors.Join(os.ErrClosed, file.Close())
+	}
+	o.file, o.mem = file, nil
+	return file, nil
+}
+
+// full says what an error of the file system means to the reader.
+func full(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// end says that no more will come, and why if that was not the writer's wish.
+func (o *Output) end(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.ended {
+		o.ended, o.err = true, err
+		if cap(o.mem) > len(o.mem)+len(o.mem)/4 {
+			o.mem = append([]byte(nil), o.mem...)
+		}
+		o.changed()
+	}
+}
+
+// free gives up what was kept.
+func (o *Output) free() error {
+	o.end(nil)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	file := o.file
+	o.freed, o.mem, o.file = true, nil, nil
+	o.changed()
+	if file == nil {
+		return nil
+	}
+	return file.Close()
+}
