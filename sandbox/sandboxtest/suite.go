@@ -38,6 +38,9 @@ const (
 	SnapshotDrops Feature = "DeleteSnapshot"
 	Listening     Feature = "Listen"
 	Dialing       Feature = "Dial"
+	Watching      Feature = "Watch"
+	Probing       Feature = "Probe"
+	SettingNet    Feature = "SetNetwork"
 	Isolation     Feature = "Isolation"
 )
 
@@ -91,6 +94,7 @@ func (s *suite) run(t *testing.T) {
 		{"TTY", s.ttyTests()},
 		{"FS", s.fsTests()},
 		{"Snapshot", s.snapshotTests()},
+		{"Watch", s.watchTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {

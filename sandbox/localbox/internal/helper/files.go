@@ -43,8 +43,11 @@ type tree interface {
 
 func (b *box) fileOp(s *session, req *wire.Request) (reply wire.Reply, out []int, err error) {
 	for _, p := range []string{req.Path, req.Path2} {
-		if p != "" && (!path.IsAbs(p) || path.Clean(p) != p) && req.Op != wire.OpSymlink {
-			return reply, nil, fmt.Errorf("%q is not an absolute, clean path: %w", p, driver.ErrInvalid)
+		if p == "" || req.Op == wire.OpSymlink {
+			continue
+		}
+		if err := checkPath(p); err != nil {
+			return reply, nil, err
 		}
 	}
 	b.files <- struct{}{}
@@ -66,6 +69,13 @@ func (b *box) fileOp(s *session, req *wire.Request) (reply wire.Reply, out []int
 		err = change(t, req)
 	}
 	return reply, out, err
+}
+
+func checkPath(p string) error {
+	if !path.IsAbs(p) || path.Clean(p) != p {
+		return fmt.Errorf("%q is not an absolute, clean path: %w", p, driver.ErrInvalid)
+	}
+	return nil
 }
 
 func change(t tree, req *wire.Request) error {

@@ -178,6 +178,8 @@ func (s *session) dispatch(req *wire.Request, fds []int) (reply wire.Reply, out 
 		err = b.save(fds)
 	case wire.OpLoad:
 		err = b.load(fds)
+	case wire.OpWatch:
+		return b.watch(s, req, fds)
 	default:
 		return b.fileOp(s, req)
 	}

@@ -35,6 +35,14 @@ const (
 	OpDial                    // reply: the connected socket
 	OpSave                    // request: where the archive is written
 	OpLoad                    // request: where the archive is read; only for the keeper
+	OpWatch                   // watch Path; request: an inotify descriptor to add to; without one it is the reply's
+)
+
+// What Num holds with OpWatch. The reply's Infos are what is watched: Base is the
+// path, Bytes the watch.
+const (
+	WatchBelow = 1 << iota // all directories below too
+	WatchList              // Infos has the files in them too, with 0 in Bytes
 )
 
 // Request is what a host asks a helper. Which fields count depends on Op.
