@@ -105,6 +105,23 @@ func (p *Provider) List(ctx context.Context, opts *ListOptions) iter.Seq2[*Info,
 	}
 }
 
+// Terminate ends a sandbox by its id, also one that does not answer an Attach
+// where the driver can do that. It is Sandbox.Terminate otherwise. An unknown id
+// matches ErrNotFound; one that has ended already is no error.
+func (p *Provider) Terminate(ctx context.Context, id string) error {
+	if d, ok := p.driver.(driver.Terminator); ok {
+		return wrap("terminate", id, d.Terminate(ctx, id))
+	}
+	sb, err := p.driver.Attach(ctx, id)
+	if errors.Is(err, ErrEnded) {
+		return nil
+	}
+	if err != nil {
+		return wrap("attach", id, err)
+	}
+	return wrap("terminate", id, errors.Join(sb.Terminate(ctx), sb.Close()))
+}
+
 // DeleteSnapshot deletes what Sandbox.Snapshot saved. Sandboxes made from it go
 // on. An unknown id matches ErrNotFound.
 func (p *Provider) DeleteSnapshot(ctx context.Context, id string) error {

@@ -144,13 +144,15 @@ func (h *Handler) delete(b *box, d *deletion) error {
 		return nil
 	}
 	b.stopRuns()
-	sb, err := h.attach(b, rec)
 	made := rec.State == StateRunning // else an earlier server ended while it was at it
-	if err == nil && d.sync && made && rec.VolumeName != "" {
-		err = h.saveUnlessGivenUp(d, b, rec, sb)
+	if d.sync && made && rec.VolumeName != "" {
+		var sb *sandbox.Sandbox
+		if sb, err = h.attach(b, rec); err == nil {
+			err = h.saveUnlessGivenUp(d, b, rec, sb)
+		}
 	}
 	if err == nil {
-		err = h.terminate(sb)
+		err = h.terminate(b, rec)
 	}
 	if errors.Is(err, sandbox.ErrEnded) || errors.Is(err, sandbox.ErrNotFound) {
 		if !made {
@@ -208,11 +210,19 @@ func (b *box) save(ctx context.Context, rec *Sandbox, sb *sandbox.Sandbox) (*Ver
 	return &Version{ID: v.ID, CreatedAt: v.Time}, nil
 }
 
-// terminate goes on when the server is shutting down: what was saved is not to
-// be saved again.
-func (h *Handler) terminate(sb *sandbox.Sandbox) error {
+// terminate ends a sandbox by its id, so that one that does not answer is ended
+// too. It goes on when the server is shutting down: what was saved is not to be
+// saved again.
+func (h *Handler) terminate(b *box, rec *Sandbox) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
+	if rec.ProviderID != "" {
+		return h.config.Provider.Terminate(ctx, rec.ProviderID)
+	}
+	sb, err := h.attach(b, rec)
+	if err != nil {
+		return err
+	}
 	return sb.Terminate(ctx)
 }
 

@@ -111,6 +111,13 @@ type Snapshotter interface {
 	Snapshot(ctx context.Context) (id string, err error)
 }
 
+// Terminator is implemented by a Provider that can end a sandbox without
+// attaching to it, so also one that does not answer. It is Sandbox.Terminate
+// otherwise; an unknown id matches ErrNotFound.
+type Terminator interface {
+	Terminate(ctx context.Context, id string) error
+}
+
 // SnapshotDeleter is implemented by a Provider that can delete a snapshot.
 type SnapshotDeleter interface {
 	DeleteSnapshot(ctx context.Context, id string) error

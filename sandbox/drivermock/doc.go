@@ -4,4 +4,4 @@
 // For a driver that behaves, and fails when told to, see package sandboxtest.
 package drivermock
 
-//go:generate go tool -modfile=../../tools/go.mod mockgen -typed -write_package_comment=false -package drivermock -destination drivermock.go github.com/vivarium-go/vivarium/sandbox/driver Provider,Sandbox,Snapshotter,SnapshotDeleter,Listener,Dialer,Process,FileSystem,File
+//go:generate go tool -modfile=../../tools/go.mod mockgen -typed -write_package_comment=false -package drivermock -destination drivermock.go github.com/vivarium-go/vivarium/sandbox/driver Provider,Sandbox,Snapshotter,SnapshotDeleter,Terminator,DirSnapshotter,ImageBuilder,ImageInspector,ImageMounter,NetworkSetter,ReadyWaiter,Watcher,Listener,Dialer,Process,FileSystem,File

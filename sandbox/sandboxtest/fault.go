@@ -28,6 +28,11 @@ const (
 	OpSignal    Op = "signal"
 	OpKill      Op = "kill"
 	OpFile      Op = "file" // every operation of driver.FileSystem
+	OpBuild     Op = "build"
+	OpMount     Op = "mount" // of an image, and undoing it
+	OpNetwork   Op = "network"
+	OpReady     Op = "ready"
+	OpWatch     Op = "watch" // its beginning
 )
 
 // Fault is what goes wrong with one operation. The zero Fault changes nothing;
