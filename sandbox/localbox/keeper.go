@@ -130,8 +130,9 @@ func (k *keeperConn) probe(ctx context.Context) error {
 }
 
 // create returns the id when a sandbox was made, also with ctx's error.
-func (k *keeperConn) create(ctx context.Context, cfg *driver.Config, plain bool) (id string, err error) {
-	r, err := k.ask(ctx, &wire.KeeperRequest{Op: wire.KeeperCreate, Plain: plain, Config: *cfg})
+func (k *keeperConn) create(ctx context.Context, req *wire.KeeperRequest) (id string, err error) {
+	req.Op = wire.KeeperCreate
+	r, err := k.ask(ctx, req)
 	switch {
 	case err != nil:
 		return "", err

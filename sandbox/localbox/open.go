@@ -16,6 +16,7 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/state"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
 
 // probePatience bounds the attempt to isolate that Open makes.
@@ -140,11 +141,15 @@ func (p *provider) Create(ctx context.Context, cfg *driver.Config) (driver.Sandb
 }
 
 func (p *provider) create(ctx context.Context, cfg *driver.Config) (id string, err error) {
+	root, err := p.imageRoot(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
 	k, err := p.keeper()
 	if err != nil {
 		return "", err
 	}
-	return k.create(ctx, cfg, p.plain)
+	return k.create(ctx, &wire.KeeperRequest{Plain: p.plain, Config: *cfg, Root: root})
 }
 
 // warn logs, the first time, what is not enforced.

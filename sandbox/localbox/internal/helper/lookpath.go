@@ -91,6 +91,10 @@ var programDirs = []string{"/usr/local/go/bin", "/opt/claude", "/opt/homebrew/bi
 
 // baseEnv is the environment of every command; nothing of it is the host's.
 func baseEnv(boot *wire.Boot) []string {
+	if boot.Image {
+		env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+		return mergeEnv(env, boot.Env)
+	}
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	for _, dir := range programDirs {
 		if _, err := os.Stat(dir); err == nil {

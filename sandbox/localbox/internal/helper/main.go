@@ -48,7 +48,9 @@ type box struct {
 	env    []string
 	tree   tree
 	reaper *reap.Reaper
-	files  chan struct{} // bounds the threads that block in file operations
+	forker *forker        // nil: any thread may fork
+	uppers map[string]int // see wire.Boot
+	files  chan struct{}  // bounds the threads that block in file operations
 
 	seq   uint64
 	marks bool // lineage works
@@ -91,7 +93,7 @@ func (b *box) start() (*net.UnixListener, error) {
 	if b.boot.OOM {
 		want = 4
 	}
-	if len(fds) != want {
+	if len(fds) != want+len(b.boot.Uppers) {
 		return nil, &wire.Error{Text: "helper got the wrong number of descriptors"}
 	}
 	if !b.boot.Plain {
@@ -101,6 +103,10 @@ func (b *box) start() (*net.UnixListener, error) {
 	// fds[2] is held open: its lock says that the sandbox lives.
 	if b.boot.OOM {
 		b.oomFD = fds[3]
+	}
+	b.uppers = make(map[string]int)
+	for i, path := range b.boot.Uppers {
+		b.uppers[path] = fds[want+i]
 	}
 	f := os.NewFile(uintptr(fds[0]), "listener")
 	defer f.Close()
@@ -116,6 +122,11 @@ func (b *box) start() (*net.UnixListener, error) {
 	b.boot.Env = nil
 	b.reaper = reap.New()
 	b.marks = b.mark() == nil
+	if b.boot.Image {
+		if b.forker, err = newForker(); err != nil {
+			return nil, err
+		}
+	}
 	b.activity.touch()
 	debug.SetMaxStack(16 << 20)
 	return l.(*net.UnixListener), nil

@@ -152,11 +152,20 @@ func (b *box) start(ctx context.Context, conn *wire.Conn, boot *wire.Boot) error
 		return b.startError(ctx, "set up", err)
 	}
 	fds, err := b.bootFiles(boot)
+	if err == nil && boot.Image {
+		var uppers []*os.File
+		uppers, err = b.receiveUppers(conn, boot)
+		fds = append(fds, uppers...)
+	}
 	if err == nil {
 		err = conn.Send(boot, descriptors(fds)...)
 	}
 	for _, f := range fds {
 		f.Close()
+	}
+	var said *stepError
+	if errors.As(err, &said) {
+		return said
 	}
 	if err != nil {
 		return b.startError(ctx, "start", err)
@@ -166,13 +175,40 @@ func (b *box) start(ctx context.Context, conn *wire.Conn, boot *wire.Boot) error
 		return b.startError(ctx, "start", err)
 	}
 	if st.Err != nil {
-		return fmt.Errorf("%s: %w", st.Step, st.Err)
+		return &stepError{st.Step, st.Err}
 	}
 	b.stderr.Close()
 	b.stderr = nil
 	b.client = wire.NewClient(conn, b.word)
 	go b.client.Serve()
 	return nil
+}
+
+// stepError is what a process that could not start says itself.
+type stepError struct {
+	step string
+	err  error
+}
+
+func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
+func (e *stepError) Unwrap() error { return e.err }
+
+// receiveUppers receives the directories behind what can be written, to be
+// handed on to the helper.
+func (b *box) receiveUppers(conn *wire.Conn, boot *wire.Boot) (dirs []*os.File, err error) {
+	var st wire.Status
+	fds, err := conn.Receive(&st)
+	if err != nil {
+		return nil, err
+	}
+	for i, fd := range fds {
+		dirs = append(dirs, os.NewFile(uintptr(fd), fmt.Sprint("upper", i)))
+	}
+	if st.Err != nil {
+		return dirs, &stepError{st.Step, st.Err}
+	}
+	boot.Uppers = st.Uppers
+	return dirs, nil
 }
 
 // startError says why a process was silent: it was told to end, or it wrote why

@@ -156,7 +156,7 @@ func askProbe(sock *os.File) error {
 		return fmt.Errorf("the probe ended: %w", err)
 	}
 	if st.Err != nil {
-		return &probeError{step: st.Step, err: st.Err}
+		return &stepError{st.Step, st.Err}
 	}
 	return nil
 }
@@ -166,12 +166,3 @@ func identityMapped() bool {
 	f := strings.Fields(string(text))
 	return err == nil && len(f) == 3 && f[0] == "0" && f[1] == "0"
 }
-
-// probeError is a step of the set-up that failed.
-type probeError struct {
-	step string
-	err  error
-}
-
-func (e *probeError) Error() string { return e.step + ": " + e.err.Error() }
-func (e *probeError) Unwrap() error { return e.err }

@@ -73,7 +73,7 @@ const (
 // remedy names what helps against err.
 func (f *facts) remedy(err error) string {
 	refused := errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)
-	var step *probeError
+	var step *stepError
 	inside := errors.As(err, &step)
 	switch {
 	case errors.Is(err, errRootUser):

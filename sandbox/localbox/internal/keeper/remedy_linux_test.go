@@ -11,7 +11,7 @@ import (
 
 func TestRemedy(t *testing.T) {
 	clone := func(e error) error { return fmt.Errorf("make namespaces: %w", e) }
-	inside := func(step string, e error) error { return &probeError{step: step, err: e} }
+	inside := func(step string, e error) error { return &stepError{step: step, err: e} }
 	for _, c := range []struct {
 		name  string
 		facts facts

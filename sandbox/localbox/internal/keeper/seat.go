@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,7 +61,7 @@ func (noSeat) leave()                                         {}
 // says what its helper will be told.
 func (b *box) takeSeat() (*wire.Boot, error) {
 	cfg := &b.req.Config
-	if err := check(cfg); err != nil {
+	if err := check(cfg, b.req.Root); err != nil {
 		return nil, err
 	}
 	boot := &wire.Boot{
@@ -75,6 +76,9 @@ func (b *box) takeSeat() (*wire.Boot, error) {
 	}
 	if cfg.Network.Mode != driver.NetworkNone && !b.req.Plain {
 		boot.Env = append(boot.Env, egress.Env(proxyAddress)...)
+	}
+	if b.req.Root != nil {
+		boot.Env = append(slices.Clone(b.req.Root.Env), boot.Env...)
 	}
 	boot.Env = append(append(boot.Env, cfg.Env...), cfg.Secrets...)
 	boot.Dir = b.rec.Info.Dir
@@ -103,18 +107,15 @@ func elsewhere(cfg *driver.Config) error {
 }
 
 // check refuses what no sandbox here can have.
-func check(cfg *driver.Config) error {
+func check(cfg *driver.Config, root *wire.Root) error {
 	if err := elsewhere(cfg); err != nil {
 		return err
 	}
 	if cfg.Probe != nil {
 		return &driver.UnsupportedError{Setting: "Probe"}
 	}
-	if cfg.Image.Base != "" && cfg.Image.Base != "host" {
-		return &driver.UnsupportedError{Setting: "Image.Base", Reason: `sandboxes here start from this machine's own programs; leave it empty or "host"`}
-	}
-	if len(cfg.Image.Commands) > 0 {
-		return &driver.UnsupportedError{Setting: "Image.Commands", Reason: "there is no image to run them on; run them in the sandbox and use Snapshot"}
+	if image := cfg.Image; root == nil && (image.Base != "" && image.Base != "host" || len(image.Commands) > 0) {
+		return &driver.UnsupportedError{Setting: "Image", Reason: "plain processes have this machine's files"}
 	}
 	if cfg.Memory != 0 && cfg.Memory < minMemory {
 		return fmt.Errorf("Memory below %d bytes: %w", minMemory, driver.ErrInvalid)
@@ -164,6 +165,9 @@ func (b *box) takePlain(boot *wire.Boot) error {
 	cfg, info := &b.req.Config, &b.rec.Info
 	if cfg.Network.Mode == driver.NetworkAllowlist {
 		return &driver.UnsupportedError{Setting: "Network.Domains", Reason: "plain processes reach whatever this machine reaches"}
+	}
+	if b.req.Root != nil {
+		return &driver.UnsupportedError{Setting: "Image", Reason: "plain processes have this machine's files"}
 	}
 	for _, m := range cfg.Mounts {
 		if filepath.Clean(m.Source) != m.Target {

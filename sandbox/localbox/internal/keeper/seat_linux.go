@@ -26,8 +26,10 @@ import (
 // isolatedSeat is that of a sandbox in namespaces of its own.
 type isolatedSeat struct {
 	place    *place
-	uid, gid int // outside
+	uid, gid int // outside; with an image the first of size
+	size     int
 	claimed  bool
+	hold     *os.File // keeps the layers of the image
 	group    *cgroup.Group
 	setup    wire.Setup
 	mounts   []int // opened here, as the inside could not
@@ -36,14 +38,13 @@ type isolatedSeat struct {
 // takeIsolated finds a user, groups and limits for the sandbox.
 func (b *box) takeIsolated(boot *wire.Boot) error {
 	p := &b.k.place
-	s := &isolatedSeat{place: p, uid: os.Geteuid(), gid: os.Getegid(), group: &cgroup.Group{}}
+	s := &isolatedSeat{place: p, uid: os.Geteuid(), gid: os.Getegid(), size: 1, group: &cgroup.Group{}}
 	b.seat = s
-	if p.privileged {
-		uid, err := p.users.claim(b.dir.Path())
-		if err != nil {
-			return err
-		}
-		s.uid, s.gid, s.claimed = uid, uid, true
+	if err := s.claim(b); err != nil {
+		return err
+	}
+	if b.rec.Info.Dir == "" && b.req.Root != nil {
+		b.rec.Info.Dir = b.req.Root.Dir
 	}
 	if b.rec.Info.Dir == "" {
 		b.rec.Info.Dir = rootfs.Workspace
@@ -58,7 +59,28 @@ func (b *box) takeIsolated(boot *wire.Boot) error {
 		return err
 	}
 	b.rec.Cgroups = s.group.Dirs
+	if b.req.Root != nil {
+		if err := s.takeImage(b.req.Root, boot); err != nil {
+			return err
+		}
+	}
 	return s.openMounts(b.req.Config.Mounts)
+}
+
+// claim takes users that nobody else has, where that is possible.
+func (s *isolatedSeat) claim(b *box) (err error) {
+	users := &s.place.users
+	switch {
+	case !s.place.privileged:
+		return nil
+	case b.req.Root != nil:
+		s.size = rangeSize
+		s.uid, err = users.claimRange(b.dir.Path())
+	default:
+		s.uid, err = users.claim(b.dir.Path())
+	}
+	s.gid, s.claimed = s.uid, err == nil
+	return err
 }
 
 // groupName is the name of a sandbox's control groups.
@@ -112,6 +134,8 @@ func (s *isolatedSeat) fallBack(cfg *driver.Config, unenforced map[string]string
 		// RLIMIT_NPROC would count this user's processes outside too.
 		s.setup.Pids = 0
 		unenforced["Pids"] = "no pids cgroup, and Linux before 5.14 counts all processes of a user together: " + why
+	} else if ok && s.size > 1 {
+		unenforced["Pids"] = "each user inside may have as many, not all together; no pids cgroup: " + why
 	}
 	if why, ok := missing[cgroup.CPU]; ok {
 		n := int(math.Ceil(cfg.CPU))
@@ -146,7 +170,11 @@ func (s *isolatedSeat) openMounts(mounts []driver.Mount) error {
 }
 
 func (s *isolatedSeat) role() (string, []string, *syscall.SysProcAttr) {
-	return setup.Role, append(reexec.Environ(), "GOMAXPROCS=1", "GOGC=off"), setup.Attr(s.uid, s.gid, s.claimed)
+	attr := setup.Attr(s.uid, s.gid, s.claimed)
+	if s.setup.Root != nil {
+		attr = setup.AttrRoot(s.uid, s.gid, s.size, s.claimed)
+	}
+	return setup.Role, append(reexec.Environ(), "GOMAXPROCS=1", "GOGC=off"), attr
 }
 
 func (s *isolatedSeat) setUp(conn *wire.Conn, b *box) error {
@@ -154,6 +182,9 @@ func (s *isolatedSeat) setUp(conn *wire.Conn, b *box) error {
 	if len(s.group.Dirs) < len(b.rec.Cgroups) { // it was not allowed into all
 		b.rec.Cgroups = s.group.Dirs
 		s.fallBack(&b.req.Config, b.rec.Info.Unenforced)
+	}
+	if err := s.openImage(b.pid); err != nil {
+		return err
 	}
 	err := conn.Send(&s.setup, s.mounts...)
 	wire.CloseFDs(s.mounts)
@@ -168,6 +199,10 @@ func (s *isolatedSeat) removeGroups() error { return cgroup.Remove(s.group.Dirs,
 func (s *isolatedSeat) leave() {
 	wire.CloseFDs(s.mounts)
 	s.mounts = nil
+	if s.hold != nil {
+		s.hold.Close()
+		s.hold = nil
+	}
 	if s.claimed {
 		s.place.users.release(s.uid)
 		s.claimed = false

@@ -30,7 +30,7 @@ func (b *box) serve(ctx context.Context) error {
 		return fmt.Errorf("open the way to end it: %w", err)
 	}
 	cfg := &b.req.Config
-	if cfg.Image.Snapshot != "" {
+	if cfg.Image.Snapshot != "" && b.req.Root == nil {
 		if err := b.restore(ctx, cfg.Image.Snapshot); err != nil {
 			return fmt.Errorf("restore snapshot: %w", err)
 		}

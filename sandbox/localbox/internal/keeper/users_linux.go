@@ -21,6 +21,12 @@ import (
 const (
 	firstUser = 1_900_000_000
 	userCount = 65_536
+
+	// A sandbox with an image has as many users as images use, all of them
+	// nobody else's either.
+	firstRange = firstUser + userCount
+	rangeSize  = 65_536
+	rangeCount = 3_000
 )
 
 // users gives users out. A user is taken by a lock on one byte of a file that
@@ -29,10 +35,17 @@ const (
 type users struct {
 	shared string // the directory of that file; "" is sharedUsers
 
-	mu   sync.Mutex
-	file *os.File
-	next int
-	mine map[int]bool
+	mu     sync.Mutex
+	file   *os.File
+	single claims
+	ranges claims
+}
+
+// claims are the numbers below count of which some are taken.
+type claims struct {
+	count, offset int // offset is where their locks begin in the file
+	next          int
+	mine          map[int]bool
 }
 
 // sharedUsers is where the file is, for all state directories of the machine.
@@ -47,31 +60,51 @@ func (u *users) claim(dir string) (int, error) {
 	if err := u.open(dir); err != nil {
 		return 0, err
 	}
-	// Number 0 of the range is the probe's.
-	for range userCount - 1 {
-		u.next = u.next%(userCount-1) + 1
-		if u.mine[u.next] {
+	n, err := u.take(&u.single)
+	return firstUser + n, err
+}
+
+// claimRange takes rangeSize users and returns the first.
+func (u *users) claimRange(dir string) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.open(dir); err != nil {
+		return 0, err
+	}
+	n, err := u.take(&u.ranges)
+	return firstRange + n*rangeSize, err
+}
+
+// take takes a number but 0, which is the probe's.
+func (u *users) take(c *claims) (int, error) {
+	for range c.count - 1 {
+		c.next = c.next%(c.count-1) + 1
+		if c.mine[c.next] {
 			continue
 		}
-		err := u.lock(unix.F_WRLCK, u.next)
+		err := u.lock(unix.F_WRLCK, c.offset+c.next)
 		if err == nil {
-			u.mine[u.next] = true
-			return firstUser + u.next, nil
+			c.mine[c.next] = true
+			return c.next, nil
 		}
 		if err != unix.EAGAIN && err != unix.EACCES {
 			return 0, os.NewSyscallError("fcntl", err)
 		}
 	}
-	return 0, fmt.Errorf("%w: all %d users for sandboxes are taken", driver.ErrExhausted, userCount)
+	return 0, fmt.Errorf("%w: all %d users for sandboxes are taken", driver.ErrExhausted, c.count)
 }
 
+// release gives back what claim or claimRange has returned.
 func (u *users) release(uid int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	n := uid - firstUser
-	if u.mine[n] {
-		delete(u.mine, n)
-		_ = u.lock(unix.F_UNLCK, n)
+	c, n := &u.single, uid-firstUser
+	if uid >= firstRange {
+		c, n = &u.ranges, (uid-firstRange)/rangeSize
+	}
+	if c.mine[n] {
+		delete(c.mine, n)
+		_ = u.lock(unix.F_UNLCK, c.offset+n)
 	}
 }
 
@@ -91,9 +124,12 @@ func (u *users) open(dir string) error {
 		if f, err = openUsers(dir); err != nil {
 			return err
 		}
-		u.next = rand.IntN(userCount - 1)
+		u.single.next, u.ranges.next = rand.IntN(userCount-1), rand.IntN(rangeCount-1)
 	}
-	u.file, u.mine = f, make(map[int]bool)
+	u.file = f
+	u.single.count, u.single.mine = userCount, make(map[int]bool)
+	u.ranges.count, u.ranges.mine = rangeCount, make(map[int]bool)
+	u.ranges.offset = 1 << 20
 	return nil
 }
 

@@ -29,6 +29,8 @@ type Spec struct {
 	Hostname string
 	Disk     int64 // bytes in all writable directories together
 	Mounts   []Mount
+	// Image makes the root of layers, instead of showing Lower's directories.
+	Image *Image
 }
 
 // Mount is one more file or directory to show, read-only.
@@ -61,6 +63,12 @@ type builder struct {
 	spec    *Spec
 	sources map[string]source
 	mounts  []source
+	uppers  []string // the directories that have an overlay of their own
+}
+
+type buildStep struct {
+	name string
+	do   func() error
 }
 
 // Build makes the file system and leaves the calling process in it, at its
@@ -68,11 +76,23 @@ type builder struct {
 // namespace and a process namespace that its user namespace owns.
 func Build(spec *Spec) error {
 	b := &builder{spec: spec, sources: make(map[string]source)}
-	steps := []struct {
-		name string
-		do   func() error
-	}{
-		{"make mounts private", func() error { return mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
+	steps := b.steps()
+	if spec.Image != nil {
+		steps = b.imageSteps()
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return &StepError{Step: s.name, Err: err}
+		}
+	}
+	return nil
+}
+
+func private() error { return mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+
+func (b *builder) steps() []buildStep {
+	return []buildStep{
+		{"make mounts private", private},
 		{"open what is shown", b.open},
 		{"mount a root", b.root},
 		{"mount the disk", b.disk},
@@ -84,12 +104,6 @@ func Build(spec *Spec) error {
 		{"seal the root", b.seal},
 		{"change the root", pivot},
 	}
-	for _, s := range steps {
-		if err := s.do(); err != nil {
-			return &StepError{Step: s.name, Err: err}
-		}
-	}
-	return nil
 }
 
 func (b *builder) open() error {
@@ -104,6 +118,13 @@ func (b *builder) open() error {
 			}
 		}
 	}
+	if err := b.openMounts(); err != nil {
+		return err
+	}
+	return b.openDevices()
+}
+
+func (b *builder) openMounts() error {
 	for _, m := range b.spec.Mounts {
 		s, err := m.open()
 		if err != nil {
@@ -111,7 +132,7 @@ func (b *builder) open() error {
 		}
 		b.mounts = append(b.mounts, s)
 	}
-	return b.openDevices()
+	return nil
 }
 
 func (m *Mount) open() (source, error) {
@@ -152,11 +173,15 @@ func (b *builder) openDevices() error {
 // root mounts the tmpfs that becomes the root, over a directory that exists on
 // every machine, and makes it the current directory.
 func (b *builder) root() error {
+	data := "size=4m,nr_inodes=4096,mode=755"
+	if b.spec.Image != nil { // it holds a copy of parts of /etc
+		data = "size=16m,nr_inodes=16384,mode=755"
+	}
 	for _, dir := range []string{"/tmp", "/run", "/mnt", "/home", "/usr"} {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			continue
 		}
-		if err := mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=4m,nr_inodes=4096,mode=755"); err != nil {
+		if err := mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data); err != nil {
 			return err
 		}
 		return os.Chdir(dir)
@@ -178,25 +203,29 @@ var writable = []struct {
 }
 
 func (b *builder) disk() error {
-	const mnt = ".disk"
-	if err := os.Mkdir(mnt, 0o700); err != nil {
+	if err := b.mountDisk(); err != nil {
+		return err
+	}
+	for _, w := range writable {
+		if err := b.writable(diskDir+"/"+w.name, w.target, w.mode); err != nil {
+			return err
+		}
+	}
+	if err := unix.Unmount(diskDir, unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return os.Remove(diskDir)
+}
+
+// mountDisk mounts the one writable file system.
+func (b *builder) mountDisk() error {
+	if err := os.Mkdir(diskDir, 0o700); err != nil {
 		return err
 	}
 	// An inode costs the kernel about a kilobyte that size= does not count.
 	inodes := max(b.spec.Disk/4096, 1024)
 	data := fmt.Sprintf("size=%d,nr_inodes=%d,mode=755", b.spec.Disk, inodes)
-	if err := mount("tmpfs", mnt, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data); err != nil {
-		return err
-	}
-	for _, w := range writable {
-		if err := b.writable(mnt+"/"+w.name, w.target, w.mode); err != nil {
-			return err
-		}
-	}
-	if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
-		return err
-	}
-	return os.Remove(mnt)
+	return mount("tmpfs", diskDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data)
 }
 
 func (b *builder) writable(dir, target string, mode os.FileMode) error {

@@ -32,33 +32,66 @@ func (b *builder) etc() error {
 			return err
 		}
 	}
-	shell := "/bin/sh"
-	if _, err := os.Stat("usr/bin/bash"); err == nil {
-		shell = "/bin/bash"
-	}
+	shell := b.shell(".")
 	host := b.spec.Hostname
-	files := map[string]string{
+	for name, text := range map[string]string{
 		"passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\n" +
-			fmt.Sprintf("%s:x:%d:%d::%s:%s\n", User, UID, UID, Home, shell) +
-			"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\nnogroup:x:65534:\n", User, UID),
-		"hostname":      host + "\n",
-		"hosts":         "127.0.0.1 localhost " + host + "\n::1 localhost ip6-localhost ip6-loopback\n",
-		"resolv.conf":   "# There is no name service in a sandbox; the proxy resolves names.\n",
+			fmt.Sprintf("%s:x:%d:%d::%s:%s\n", User, UID, UID, Home, shell) + nobodyPasswd,
+		"group":       fmt.Sprintf("root:x:0:\n%s:x:%d:\n", User, UID) + nobodyGroup,
+		"hostname":    host + "\n",
+		"hosts":       hostsFile(host),
+		"resolv.conf": resolvConf,
+	} {
+		if err := writeEtc(".", name, text); err != nil {
+			return err
+		}
+	}
+	if err := writeEtcCommon(".", shell); err != nil {
+		return err
+	}
+	return os.Symlink("/proc/mounts", "etc/mtab")
+}
+
+// Parts of files in /etc.
+const (
+	nobodyPasswd = "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+	nobodyGroup  = "nogroup:x:65534:\n"
+	resolvConf   = "# There is no name service in a sandbox; the proxy resolves names.\n"
+)
+
+func hostsFile(host string) string {
+	return "127.0.0.1 localhost " + host + "\n::1 localhost ip6-localhost ip6-loopback\n"
+}
+
+// shell is what /etc/passwd names, of the programs below base.
+func (b *builder) shell(base string) string {
+	if _, err := os.Stat(filepath.Join(base, "usr/bin/bash")); err == nil {
+		return "/bin/bash"
+	}
+	return "/bin/sh"
+}
+
+func writeEtc(base, name, text string) error {
+	dir := filepath.Join(base, "etc")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+}
+
+// writeEtcCommon writes what is the same wherever this machine's programs run.
+func writeEtcCommon(base, shell string) error {
+	for name, text := range map[string]string{
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
 		"shells":        "/bin/sh\n" + shell + "\n",
 		"environment":   "",
 		"fstab":         "",
-	}
-	if err := os.MkdirAll("etc", 0o755); err != nil {
-		return err
-	}
-	for name, text := range files {
-		if err := os.WriteFile("etc/"+name, []byte(text), 0o644); err != nil {
+	} {
+		if err := writeEtc(base, name, text); err != nil {
 			return err
 		}
 	}
-	return os.Symlink("/proc/mounts", "etc/mtab")
+	return nil
 }
 
 // procMasked are files and directories of /proc that tell about the machine, or
@@ -73,7 +106,7 @@ var procMasked = []string{
 // proc must run while the machine's /proc is still mounted: the kernel allows a
 // new one only where one can be seen in full already.
 func (b *builder) proc() error {
-	if err := os.Mkdir("proc", 0o555); err != nil {
+	if err := b.point("proc", 0o555); err != nil {
 		return err
 	}
 	if err := mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
@@ -88,15 +121,33 @@ func (b *builder) proc() error {
 	if err != nil {
 		return fmt.Errorf("make proc/sys read-only: %w", err)
 	}
-	return maskProc()
+	return b.maskProc()
+}
+
+// point makes a directory of the new root to mount something on, where an image
+// has not got it. Nothing that an image has there may lead elsewhere.
+func (b *builder) point(name string, mode fs.FileMode) error {
+	err := os.Mkdir(name, mode)
+	if b.spec.Image == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(name)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "mount", Path: "/" + name, Err: unix.ENOTDIR}
+	}
+	return err
 }
 
 // maskProc puts an empty file or directory over each.
-func maskProc() error {
-	if err := os.WriteFile(".empty", nil, 0o444); err != nil {
+func (b *builder) maskProc() error {
+	empty, nothing := ".empty", ".nothing"
+	if b.spec.Image != nil { // the current directory is the image's
+		empty, nothing = "../.empty", "../.nothing"
+	}
+	if err := os.WriteFile(empty, nil, 0o444); err != nil {
 		return err
 	}
-	if err := os.Mkdir(".nothing", 0o555); err != nil {
+	if err := os.Mkdir(nothing, 0o555); err != nil {
 		return err
 	}
 	for _, name := range procMasked {
@@ -108,9 +159,9 @@ func maskProc() error {
 		if err != nil {
 			return err
 		}
-		over := ".empty"
+		over := empty
 		if info.IsDir() {
-			over = ".nothing"
+			over = nothing
 		} else if info.Mode()&fs.ModeSymlink != 0 {
 			continue
 		}
@@ -121,11 +172,11 @@ func maskProc() error {
 			return fmt.Errorf("make %s read-only: %w", path, err)
 		}
 	}
-	return errors.Join(os.Remove(".empty"), os.Remove(".nothing"))
+	return errors.Join(os.Remove(empty), os.Remove(nothing))
 }
 
 func (b *builder) dev() error {
-	if err := os.Mkdir("dev", 0o755); err != nil {
+	if err := b.point("dev", 0o755); err != nil {
 		return err
 	}
 	if err := mount("tmpfs", "dev", "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "size=64k,nr_inodes=64,mode=755"); err != nil {

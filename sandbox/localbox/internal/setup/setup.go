@@ -8,7 +8,6 @@ package setup
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"runtime"
@@ -52,18 +51,36 @@ func Attr(uid, gid int, privileged bool) *syscall.SysProcAttr {
 	}
 }
 
+// AttrRoot is Attr for a sandbox whose root is made of layers: inside it is
+// root, outside first, and with privileged the size users from first on are
+// the users inside.
+func AttrRoot(uid, gid, size int, privileged bool) *syscall.SysProcAttr {
+	attr := Attr(uid, gid, privileged)
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: size}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: size}}
+	attr.Credential.Uid, attr.Credential.Gid = 0, 0
+	return attr
+}
+
 func run(uc *net.UnixConn) int {
 	// Rights belong to threads: everything happens on this one.
 	runtime.LockOSThread()
 	conn := wire.NewConn(uc)
 	var s wire.Setup
 	fds, err := conn.Receive(&s)
+	var spec *rootfs.Spec
 	if err == nil {
-		err = build(&s, fds)
+		spec, err = newSpec(&s, fds)
+	}
+	if err == nil {
+		err = build(&s, spec)
 	}
 	if err == nil && s.Probe {
 		_ = conn.Send(&wire.Status{})
 		return 0
+	}
+	if err == nil && spec.Image != nil {
+		err = handOut(conn, spec.Image)
 	}
 	if err == nil {
 		err = become(&s, uc)
@@ -87,7 +104,7 @@ func step(name string, err error) error {
 // exe is this program, opened before its file is out of sight.
 var exe int
 
-func build(s *wire.Setup, fds []int) error {
+func build(s *wire.Setup, spec *rootfs.Spec) error {
 	var err error
 	if exe, err = openSelf(); err != nil {
 		return step("open this program", err)
@@ -106,17 +123,6 @@ func build(s *wire.Setup, fds []int) error {
 		return step("bring the loopback interface up", err)
 	}
 	unix.Umask(0o022)
-	spec := &rootfs.Spec{Lower: "/", Hostname: s.Hostname, Disk: s.Disk}
-	for _, m := range s.Mounts {
-		mnt := rootfs.Mount{FD: -1, Path: m.Source, Target: m.Target}
-		if m.Passed {
-			if len(fds) == 0 {
-				return step("open mounts", fs.ErrInvalid)
-			}
-			mnt.FD, fds = fds[0], fds[1:]
-		}
-		spec.Mounts = append(spec.Mounts, mnt)
-	}
 	return rootfs.Build(spec)
 }
 
@@ -154,7 +160,7 @@ func become(s *wire.Setup, uc *net.UnixConn) error {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return step("make the working directory", err)
 	}
-	if err := dropRights(); err != nil {
+	if err := dropRights(s.Root != nil); err != nil {
 		return step("give up rights", err)
 	}
 	// Credentials have changed for the last time, which had cleared it.
@@ -187,31 +193,6 @@ func handDown(uc *net.UnixConn) error {
 	_, err = unix.FcntlInt(reexec.SocketFD, unix.F_SETFD, 0)
 	runtime.KeepAlive(f)
 	return err
-}
-
-// dropRights empties every set of capabilities for good.
-func dropRights() error {
-	for c := uintptr(0); c <= 63; c++ {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				break // the kernel knows no more
-			}
-			return fmt.Errorf("bounding set: %w", err)
-		}
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("ambient set: %w", err)
-	}
-	const secureBits = 0xef // capabilities(7): every bit and lock but KEEP_CAPS itself
-	if err := unix.Prctl(unix.PR_SET_SECUREBITS, secureBits, 0, 0, 0); err != nil {
-		return fmt.Errorf("secure bits: %w", err)
-	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&hdr, &none[0]); err != nil {
-		return fmt.Errorf("capset: %w", err)
-	}
-	return nil
 }
 
 func limits(s *wire.Setup) error {

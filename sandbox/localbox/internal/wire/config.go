@@ -25,6 +25,7 @@ type KeeperRequest struct {
 	Dir    string // the state directory
 	Plain  bool   // without isolation
 	Config driver.Config
+	Root   *Root // the image's files; nil: this machine's programs, read-only
 }
 
 // Walk implements Message.
@@ -34,6 +35,43 @@ func (r *KeeperRequest) Walk(c *Codec) {
 	c.String(&r.Dir)
 	c.Bool(&r.Plain)
 	walkConfig(c, &r.Config)
+	optional(c, &r.Root)
+}
+
+// optional walks a message that may be missing.
+func optional[T any, P interface {
+	*T
+	Message
+}](c *Codec, v *P) {
+	there := *v != nil
+	c.Bool(&there)
+	if !there {
+		return
+	}
+	if *v == nil {
+		*v = new(T)
+	}
+	(*v).Walk(c)
+}
+
+// Root is what a sandbox's file system is made of when it has an image.
+type Root struct {
+	Host   bool     // on top of this machine's programs
+	Layers []string // directories, lowest first
+	Record string   // a file; a shared lock on it keeps the layers
+	Env    []string // KEY=VALUE
+	Dir    string   // where commands start; empty: not said
+	User   string   // who they run as; empty: root
+}
+
+// Walk implements Message.
+func (r *Root) Walk(c *Codec) {
+	c.Bool(&r.Host)
+	c.Strings(&r.Layers)
+	c.String(&r.Record)
+	c.Strings(&r.Env)
+	c.String(&r.Dir)
+	c.String(&r.User)
 }
 
 func walkConfig(c *Codec, cfg *driver.Config) {
@@ -103,8 +141,8 @@ func (r *KeeperReply) Walk(c *Codec) {
 }
 
 // Setup is what the keeper tells a new process that makes its namespaces into a
-// sandbox. Beside it travel the descriptors of the mounts' sources, where
-// Mounts says so.
+// sandbox. Beside it travel descriptors of the mounts' sources, where Mounts
+// says so, and of all that Root names, where Root says so.
 type Setup struct {
 	Probe    bool // say whether it works, and exit
 	Hostname string
@@ -115,6 +153,24 @@ type Setup struct {
 	Dir      string
 	Mounts   []SetupMount
 	Nonce    uint64 // lets the helper through the filter's rule on tags
+	Root     *SetupRoot
+}
+
+// SetupRoot is a root file system of layers. A process that made one says so
+// with a Status, beside which the directories travel that Uppers names.
+type SetupRoot struct {
+	Host     bool
+	Layers   []string // lowest first
+	Programs []string // with Host, this machine's directories that are shown
+	Passed   bool     // descriptors of Layers and Programs travel with the message
+}
+
+// Walk implements Message.
+func (r *SetupRoot) Walk(c *Codec) {
+	c.Bool(&r.Host)
+	c.Strings(&r.Layers)
+	c.Strings(&r.Programs)
+	c.Bool(&r.Passed)
 }
 
 // SetupMount is one of Config.Mounts.
@@ -138,11 +194,13 @@ func (s *Setup) Walk(c *Codec) {
 		c.Bool(&m.Passed)
 	})
 	c.Uint(&s.Nonce)
+	optional(c, &s.Root)
 }
 
 // Boot is what the keeper tells a helper when it starts. Beside it travel, in
 // this order: the listening socket, the read end of the done pipe, the lock
-// that says that the sandbox lives, and with OOM the file that counts kills.
+// that says that the sandbox lives, with OOM the file that counts kills, and the
+// directories that Uppers names.
 type Boot struct {
 	Plain       bool
 	Root        string // with Plain the directory that holds the sandbox's files, otherwise "/"
@@ -152,6 +210,9 @@ type Boot struct {
 	Nonce       uint64
 	Family      uint64 // what the tags of this sandbox's commands start with
 	OOM         bool
+	Image       bool     // its root is made of layers, and its user is root inside
+	User        string   // with Image, who commands run as; empty: root
+	Uppers      []string // with Image, the directories behind what can be written, by where they are seen
 }
 
 // Walk implements Message.
@@ -164,13 +225,17 @@ func (b *Boot) Walk(c *Codec) {
 	c.Uint(&b.Nonce)
 	c.Uint(&b.Family)
 	c.Bool(&b.OOM)
+	c.Bool(&b.Image)
+	c.String(&b.User)
+	c.Strings(&b.Uppers)
 }
 
 // Status is what a starting process tells the keeper: a failed step, or that it
 // is ready.
 type Status struct {
-	Err  *Error
-	Step string
+	Err    *Error
+	Step   string
+	Uppers []string // what descriptors travel beside it; see Boot
 }
 
 // Walk implements Message.
@@ -184,4 +249,5 @@ func (s *Status) Walk(c *Codec) {
 		s.Err.Walk(c)
 	}
 	c.String(&s.Step)
+	c.Strings(&s.Uppers)
 }

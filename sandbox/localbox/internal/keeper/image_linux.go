@@ -1,0 +1,98 @@
+//go:build linux && (amd64 || arm64)
+
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/rootfs"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
+)
+
+// takeImage holds the image's layers and says what is to be made of them.
+func (s *isolatedSeat) takeImage(root *wire.Root, boot *wire.Boot) (err error) {
+	if root.Record != "" {
+		if s.hold, err = hold(root.Record); err != nil {
+			return err
+		}
+	}
+	s.setup.Root = &wire.SetupRoot{Host: root.Host, Layers: root.Layers, Passed: s.place.privileged}
+	if root.Host {
+		s.setup.Root.Programs = rootfs.ProgramDirs()
+	}
+	if n := len(root.Layers) + len(s.setup.Root.Programs) + len(s.setup.Mounts); n > wire.MaxFDs {
+		return fmt.Errorf("%d layers are too many: %w", len(root.Layers), driver.ErrInvalid)
+	}
+	boot.Image, boot.User = true, root.User
+	return nil
+}
+
+// hold takes the shared lock that keeps an image's layers.
+func hold(record string) (*os.File, error) {
+	f, err := os.Open(record)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("image: %w", driver.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
+		mine, merr := f.Stat()
+		there, terr := os.Stat(record)
+		if merr == nil && terr == nil && os.SameFile(mine, there) {
+			return f, nil
+		}
+	}
+	f.Close() // it is just being removed
+	return nil, fmt.Errorf("image: %w", driver.ErrNotFound)
+}
+
+// openImage opens, where this process has more rights than the sandbox's users,
+// what the image is made of: mapped to the users of the process pid, so that
+// the root inside owns what root owns here.
+func (s *isolatedSeat) openImage(pid int) error {
+	root := s.setup.Root
+	if root == nil || !root.Passed {
+		return nil
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	for _, list := range [][]string{root.Layers, root.Programs} {
+		for _, path := range list {
+			fd, err := rootfs.LayerSource(path)
+			if err != nil {
+				return fmt.Errorf("image: %w", err)
+			}
+			s.mounts = append(s.mounts, fd)
+			if err := mapUsers(fd, ns, path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mapUsers shows the files of a detached mount with the users of a namespace.
+func mapUsers(fd int, ns *os.File, path string) error {
+	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Userns_fd: uint64(ns.Fd()),
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: the owners of the files in %s cannot be mapped (mount_setattr: %w): "+
+			"they must be on a file system that can, such as ext4, xfs or btrfs on Linux 5.12 and later, or a tmpfs on 6.3, "+
+			"and not on the overlay of a container; choose another Options.Dir, or mount a volume there", driver.ErrNoIsolation, path, err)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "mount_setattr", Path: path, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+//go:build linux
+
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Image is a root file system made of layers, which the inside may change: all
+// changes are in memory, on the one writable file system.
+type Image struct {
+	// Host shows this machine's programs below the layers.
+	Host bool
+	// Layers are directories in overlayfs' own form, lowest first.
+	Layers []Layer
+	// Programs are this machine's own, with Host; see ProgramDirs. Path says
+	// where they are seen.
+	Programs []Layer
+	// Uppers is set by Build: the directories in which changes are gathered.
+	Uppers []Upper
+}
+
+// Layer is a directory to show.
+type Layer struct {
+	FD   int // from LayerSource, or -1 to open Path
+	Path string
+}
+
+// Upper is where changes below the directory Path are gathered. The caller
+// closes it.
+type Upper struct {
+	Path string
+	FD   int
+}
+
+// ProgramDirs are the directories of programs that this machine has; those that
+// are links into /usr are not among them.
+func ProgramDirs() (dirs []string) {
+	for _, path := range programs {
+		if info, err := os.Lstat(path); err == nil && info.IsDir() {
+			dirs = append(dirs, path)
+		}
+	}
+	return dirs
+}
+
+// LayerSource opens a directory as a detached mount that can be attached once.
+// What is mounted below it is left out: overlayfs shows only one file system.
+func LayerSource(path string) (fd int, err error) {
+	fd, err = unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open_tree", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// Places in the first root, beside the one that is built.
+const (
+	diskDir   = ".disk"
+	blankDir  = ".blank"  // the lowest layer
+	layersDir = "l"       // short: a mount has a page for all its layers' names
+	rootDir   = "root"    // where the new root is built
+	ownDir    = "own"     // on the disk: files that are this sandbox's and no image's
+	shmDir    = "shm"     // on the disk
+	upperName = "upper"   // on the disk
+	workName  = "work"    // on the disk
+	hostLayer = "machine" // in layersDir, followed by a number
+)
+
+// imageSteps make a root of layers.
+func (b *builder) imageSteps() []buildStep {
+	return []buildStep{
+		{"make mounts private", private},
+		{"open what is shown", b.openImage},
+		{"mount a root", b.root},
+		{"mount the disk", b.imageDisk},
+		{"make the lowest layer", b.blank},
+		{"attach the layers", b.attachLayers},
+		{"mount the layers", b.overlays},
+		{"mount proc", b.proc},
+		{"make /dev", b.dev},
+		{"write names", b.ownFiles},
+		{"mount what was asked for", b.extra},
+		{"keep the changes at hand", b.keepUppers},
+		{"change the root", pivot},
+	}
+}
+
+func (b *builder) openImage() error {
+	img := b.spec.Image
+	for _, list := range [][]Layer{img.Layers, img.Programs} {
+		for i := range list {
+			if list[i].FD >= 0 {
+				continue
+			}
+			var err error
+			if list[i].FD, err = LayerSource(list[i].Path); err != nil {
+				return err
+			}
+		}
+	}
+	if err := b.openMounts(); err != nil {
+		return err
+	}
+	return b.openDevices()
+}
+
+func (b *builder) imageDisk() error {
+	if err := b.mountDisk(); err != nil {
+		return err
+	}
+	for _, name := range []string{ownDir, shmDir} {
+		if err := os.Mkdir(filepath.Join(diskDir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	shm := filepath.Join(diskDir, shmDir)
+	if err := os.Chmod(shm, 0o777|os.ModeSticky); err != nil {
+		return err
+	}
+	return b.keep(shm, "/dev/shm")
+}
+
+// attachLayers mounts the layers under short names.
+func (b *builder) attachLayers() error {
+	if err := os.Mkdir(layersDir, 0o700); err != nil {
+		return err
+	}
+	put := func(fd int, name string) error {
+		if err := os.Mkdir(filepath.Join(layersDir, name), 0o700); err != nil {
+			return err
+		}
+		return attach(fd, "/"+layersDir+"/"+name)
+	}
+	for i, l := range b.spec.Image.Layers {
+		if err := put(l.FD, strconv.Itoa(i)); err != nil {
+			return fmt.Errorf("layer %d: %w", i+1, err)
+		}
+	}
+	for i, l := range b.spec.Image.Programs {
+		if err := put(l.FD, hostLayer+strconv.Itoa(i)); err != nil {
+			return fmt.Errorf("%s: %w", l.Path, err)
+		}
+	}
+	return nil
+}
+
+// overlays mounts the new root and goes there.
+func (b *builder) overlays() error {
+	img := b.spec.Image
+	lowers := []string{blankDir}
+	for i := range img.Layers {
+		lowers = append(lowers, layersDir+"/"+strconv.Itoa(i))
+	}
+	if err := os.Mkdir(rootDir, 0o755); err != nil {
+		return err
+	}
+	if err := b.overlay("/", lowers); err != nil {
+		return err
+	}
+	for i, l := range img.Programs {
+		lowers := []string{layersDir + "/" + hostLayer + strconv.Itoa(i)}
+		for n := range img.Layers {
+			dir := filepath.Join(layersDir, strconv.Itoa(n), l.Path)
+			if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+				lowers = append(lowers, dir)
+			}
+		}
+		if err := b.overlay(l.Path, lowers); err != nil {
+			return err
+		}
+	}
+	return os.Chdir(rootDir)
+}
+
+// maxOptions is what mount(2) takes: a page with its final zero.
+const maxOptions = 4095
+
+// overlay shows lowers, the lowest first, at target of the new root.
+func (b *builder) overlay(target string, lowers []string) error {
+	n := strconv.Itoa(len(b.uppers))
+	upper, work := filepath.Join(diskDir, upperName+n), filepath.Join(diskDir, workName+n)
+	at := filepath.Join(rootDir, target)
+	top := lowers[len(lowers)-1]
+	if target == "/" {
+		top = blankDir // a layer that says nothing of the root has a mode all the same
+	}
+	if err := makeUpper(upper, work, top); err != nil {
+		return err
+	}
+	var option strings.Builder
+	option.WriteString("userxattr,upperdir=" + upper + ",workdir=" + work + ",lowerdir=")
+	for i := len(lowers) - 1; i >= 0; i-- {
+		option.WriteString(lowers[i])
+		if i > 0 {
+			option.WriteByte(':')
+		}
+	}
+	if option.Len() > maxOptions {
+		return fmt.Errorf("%d layers are more than one mount takes: %w", len(lowers), unix.E2BIG)
+	}
+	info, err := os.Lstat(at)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "mount", Path: target, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return err
+	}
+	b.uppers = append(b.uppers, target)
+	return mount("overlay", at, "overlay", unix.MS_NOSUID|unix.MS_NODEV, option.String())
+}
+
+// makeUpper makes the directories of an overlay; the one that is seen has the
+// mode of top.
+func makeUpper(upper, work, top string) error {
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	info, err := os.Stat(top)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(upper, info.Mode().Perm()|info.Mode()&os.ModeSticky)
+}
+
+// keepUppers opens the directories in which changes are gathered, before they
+// are out of sight.
+func (b *builder) keepUppers() error {
+	for i, path := range b.uppers {
+		dir := filepath.Join("..", diskDir, upperName+strconv.Itoa(i))
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: dir, Err: err}
+		}
+		b.spec.Image.Uppers = append(b.spec.Image.Uppers, Upper{Path: path, FD: fd})
+	}
+	return nil
+}
+
+// ownFiles puts files over those of the image that are about this sandbox, so
+// that they are in no snapshot.
+func (b *builder) ownFiles() error {
+	host := b.spec.Hostname
+	for name, text := range map[string]string{
+		"hostname": host + "\n",
+		"hosts":    hostsFile(host), "resolv.conf": resolvConf,
+	} {
+		own := filepath.Join("..", diskDir, ownDir, name)
+		if err := os.WriteFile(own, []byte(text), 0o644); err != nil {
+			return err
+		}
+		fd, err := unix.OpenTree(unix.AT_FDCWD, own, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return &fs.PathError{Op: "open_tree", Path: name, Err: err}
+		}
+		target := "/etc/" + name
+		if err := makePoint(target, false); err != nil {
+			unix.Close(fd)
+			if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+				continue // the image has something else there; it is the image's
+			}
+			return err
+		}
+		if err := attach(fd, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}

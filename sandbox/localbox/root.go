@@ -1,0 +1,25 @@
+//go:build unix
+
+package localbox
+
+import (
+	"context"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
+)
+
+// HostRoot as Config.Image.Base is this machine's programs as a root file system
+// that can be changed, by a root user inside: what a command installs or removes
+// is seen in that sandbox only, and saved by its Snapshot. Of the rest of this
+// machine's files it shows as little as the default.
+const HostRoot = "host:root"
+
+// imageRoot says what the files of a new sandbox are made of; nil is this
+// machine's programs, read-only.
+func (p *provider) imageRoot(_ context.Context, cfg *driver.Config) (*wire.Root, error) {
+	if cfg.Image.Base == HostRoot && len(cfg.Image.Commands) == 0 {
+		return &wire.Root{Host: true}, nil
+	}
+	return nil, nil
+}
