@@ -16,24 +16,25 @@ const (
 
 // connect checks t and connects to it. The error is a *refusal.
 func (p *Proxy) connect(ctx context.Context, t target) (net.Conn, error) {
-	if err := p.rules.target(t); err != nil {
+	r := p.current()
+	if err := r.target(t); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.DialTimeout)
 	defer cancel()
-	addrs, err := p.resolve(ctx, t)
+	addrs, err := p.resolve(ctx, r, t)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := p.dialAny(ctx, addrs, t.port)
-	if err != nil {
-		return nil, unreached(t, err)
+	won := p.dialAny(ctx, addrs, t.port)
+	if won.err != nil {
+		return nil, unreached(t, won.err)
 	}
-	return conn, nil
+	return p.keep(won.conn, r, t, won.addr)
 }
 
 // resolve gives the addresses of t, all of them checked.
-func (p *Proxy) resolve(ctx context.Context, t target) ([]netip.Addr, error) {
+func (p *Proxy) resolve(ctx context.Context, r *rules, t target) ([]netip.Addr, error) {
 	addrs := []netip.Addr{t.addr}
 	if t.name != "" {
 		name := t.name
@@ -54,7 +55,7 @@ func (p *Proxy) resolve(ctx context.Context, t target) ([]netip.Addr, error) {
 	}
 	checked := make([]netip.Addr, 0, len(addrs))
 	for _, a := range addrs {
-		if err := p.rules.address(t, a, own); err != nil {
+		if err := r.address(t, a, own); err != nil {
 			return nil, err
 		}
 		checked = append(checked, a.Unmap())
@@ -80,13 +81,14 @@ func (p *Proxy) own() ([]netip.Addr, error) {
 }
 
 type dialed struct {
+	addr netip.Addr
 	conn net.Conn
 	err  error
 }
 
 // dialAny connects to the first of the addresses that answers. It starts with
 // the first and goes on to the next when one fails or takes long.
-func (p *Proxy) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+func (p *Proxy) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) dialed {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan dialed)
@@ -95,12 +97,12 @@ func (p *Proxy) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (n
 	defer timer.Stop()
 	for {
 		if len(addrs) > 0 {
-			address := netip.AddrPortFrom(addrs[0], port).String()
+			addr := addrs[0]
 			addrs = addrs[1:]
 			pending++
 			go func() {
-				conn, err := p.opts.Dial(ctx, "tcp", address)
-				results <- dialed{conn, err}
+				conn, err := p.opts.Dial(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+				results <- dialed{addr, conn, err}
 			}()
 		}
 		timer.Reset(stagger)
@@ -110,13 +112,13 @@ func (p *Proxy) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (n
 			if r.err == nil {
 				cancel()
 				drain(results, pending)
-				return r.conn, nil
+				return r
 			}
 			errs = append(errs, r.err)
 		case <-timer.C:
 		}
 		if pending == 0 && len(addrs) == 0 {
-			return nil, errors.Join(errs...)
+			return dialed{err: errors.Join(errs...)}
 		}
 	}
 }

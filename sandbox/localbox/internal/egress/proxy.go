@@ -50,7 +50,6 @@ type Options struct {
 // Proxy is a forward proxy for one sandbox: an http.Handler, safe for
 // concurrent use. New makes one; the zero value is of no use.
 type Proxy struct {
-	rules  rules
 	opts   Options
 	ctx    context.Context // done when Close is called
 	cancel context.CancelFunc
@@ -59,6 +58,8 @@ type Proxy struct {
 	plain  *httputil.ReverseProxy
 
 	mu      sync.Mutex
+	rules   *rules
+	far     map[*farConn]struct{} // connections to the far sides
 	closed  bool
 	servers map[*http.Server]struct{}
 	busy    sync.WaitGroup // calls of ServeHTTP
@@ -67,7 +68,7 @@ type Proxy struct {
 // New makes a proxy that applies policy. opts may be nil. An entry of the
 // policy that Check refuses matches nothing. The caller closes the proxy.
 func New(policy driver.Network, opts *Options) *Proxy {
-	p := &Proxy{rules: compile(policy), servers: make(map[*http.Server]struct{})}
+	p := &Proxy{rules: compile(policy), far: make(map[*farConn]struct{}), servers: make(map[*http.Server]struct{})}
 	if opts != nil {
 		p.opts = *opts
 	}

@@ -62,8 +62,8 @@ func unmapPrefix(c netip.Prefix) (netip.Prefix, bool) {
 	return c.Masked(), true
 }
 
-func compile(policy driver.Network) rules {
-	r := rules{mode: policy.Mode, exact: make(map[string]struct{})}
+func compile(policy driver.Network) *rules {
+	r := &rules{mode: policy.Mode, exact: make(map[string]struct{})}
 	for _, d := range policy.Domains {
 		switch name, wildcard, err := parseDomain(d); {
 		case err != nil:

@@ -83,11 +83,14 @@ func copyUntilEOF(dst, src net.Conn, idle time.Duration, start time.Time, moved 
 	}
 }
 
-// bare is the socket inside a connection that Serve accepted; only on sockets
+// bare is the socket inside a connection of this package's; only on sockets
 // themselves does io.Copy let the kernel do the work.
 func bare(c net.Conn) net.Conn {
-	if b, ok := c.(*boundedConn); ok {
-		return b.NetConn()
+	switch c := c.(type) {
+	case *boundedConn:
+		return c.NetConn()
+	case *farConn:
+		return c.NetConn()
 	}
 	return c
 }

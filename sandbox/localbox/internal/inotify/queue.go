@@ -55,7 +55,7 @@ func (q *Queue) Next(now time.Time) (ev Event, to *Event, until time.Time, ok bo
 }
 
 func (q *Queue) partner(cookie uint32) *Event {
-	for i := range q.waiting {
+	for i := 1; i < len(q.waiting); i++ {
 		w := &q.waiting[i]
 		if w.Mask&unix.IN_MOVED_TO != 0 && w.Cookie == cookie && !w.taken {
 			w.taken = true
