@@ -145,7 +145,7 @@ func (t *isolatedTree) readDir(name string) ([]wire.FileInfo, error) {
 			return nil, &fs.PathError{Op: "lstat", Path: path.Join(name, base), Err: err}
 		}
 		infos = append(infos, wire.FileInfo{Base: base, Bytes: st.Size, Perm: fileMode(uint32(st.Mode)),
-			MTime: unix.TimespecToNsec(st.Mtim)})
+			MTime: unix.TimespecToNsec(st.Mtim), UID: int(st.Uid), GID: int(st.Gid)})
 	}
 	return infos, nil
 }

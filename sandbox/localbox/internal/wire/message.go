@@ -4,6 +4,7 @@ package wire
 
 import (
 	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
@@ -133,11 +134,17 @@ type FileInfo struct {
 	Bytes int64
 	Perm  fs.FileMode
 	MTime int64 // nanoseconds since 1970
+	UID   int   // as the inside sees it
+	GID   int
 }
 
 // NewFileInfo copies info under the name base.
 func NewFileInfo(base string, info fs.FileInfo) FileInfo {
-	return FileInfo{Base: base, Bytes: info.Size(), Perm: info.Mode(), MTime: info.ModTime().UnixNano()}
+	i := FileInfo{Base: base, Bytes: info.Size(), Perm: info.Mode(), MTime: info.ModTime().UnixNano()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		i.UID, i.GID = int(st.Uid), int(st.Gid)
+	}
+	return i
 }
 
 // Walk implements Message.
@@ -146,7 +153,12 @@ func (i *FileInfo) Walk(c *Codec) {
 	Int(c, &i.Bytes)
 	Int(c, &i.Perm)
 	Int(c, &i.MTime)
+	Int(c, &i.UID)
+	Int(c, &i.GID)
 }
+
+// Owner is whose the file is, by the numbers of the inside.
+func (i *FileInfo) Owner() (uid, gid int) { return i.UID, i.GID }
 
 // Name is the last element of the file's name.
 func (i *FileInfo) Name() string { return i.Base }

@@ -30,7 +30,7 @@ func messages() []wire.Message {
 	return []wire.Message{
 		&wire.Request{ID: 7, Op: wire.OpStart, Args: []string{"a", "", "\xff\xfe"}, Env: []string{"K=V"}, Stdin: true,
 			Merge: true, TTY: true, Rows: 65535, Mtime: -1, Mode: fs.ModeDir | 0o755},
-		&wire.Reply{ID: 1, More: true, Infos: []wire.FileInfo{{Base: "x\x00", Bytes: 1 << 60, Perm: fs.ModeSymlink, MTime: -5}},
+		&wire.Reply{ID: 1, More: true, Infos: []wire.FileInfo{{Base: "x\x00", Bytes: 1 << 60, Perm: fs.ModeSymlink, MTime: -5, UID: 1000, GID: 65534}},
 			Exit: wire.Exit{Exit: driver.Exit{Code: -1, Signal: 9, OOM: true, UserTime: time.Second}}},
 		&wire.KeeperRequest{ID: 2, Op: wire.KeeperCreate, Dir: "/d", Config: driver.Config{CPU: 0.25, Memory: 1,
 			Secrets: driver.Secrets{"A=B"}, Tags: map[string]string{"k": "v", "": "e"}, Ports: []int{80},
