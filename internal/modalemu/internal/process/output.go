@@ -41,6 +41,24 @@ func (o *Output) Size() (n int64, ended bool) {
 	return o.size, o.ended
 }
 
+// Await returns nil when ReadAt would not wait, or ctx's error.
+func (o *Output) Await(ctx context.Context, off int64) error {
+	for {
+		o.mu.Lock()
+		if off < o.size || o.ended || o.freed {
+			o.mu.Unlock()
+			return nil
+		}
+		wake := o.waker()
+		o.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // ReadAt reads what is there from offset off on, at least one byte, and waits
 // for it if need be. At the end it returns io.EOF, or ErrFull; when ctx is done
 // first, its error.
@@ -48,36 +66,29 @@ func (o *Output) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read at offset %d: %w", off, os.ErrInvalid)
 	}
-	for {
-		o.mu.Lock()
-		switch {
-		case o.freed:
-			o.mu.Unlock()
-			return 0, os.ErrClosed
-		case off < o.size && o.file == nil:
-			n := copy(p, o.mem[off:])
-			o.mu.Unlock()
-			return n, nil
-		case off < o.size:
-			file, n := o.file, min(int64(len(p)), o.size-off)
-			o.mu.Unlock()
-			return file.ReadAt(p[:n], off)
-		case o.ended:
-			err := o.err
-			o.mu.Unlock()
-			if err == nil {
-				err = io.EOF
-			}
-			return 0, err
-		}
-		wake := o.waker()
-		o.mu.Unlock()
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
+	if err := o.Await(ctx, off); err != nil {
+		return 0, err
 	}
+	o.mu.Lock()
+	switch {
+	case o.freed:
+		o.mu.Unlock()
+		return 0, os.ErrClosed
+	case off >= o.size:
+		err := o.err
+		o.mu.Unlock()
+		if err == nil {
+			err = io.EOF
+		}
+		return 0, err
+	case o.file == nil:
+		n := copy(p, o.mem[off:])
+		o.mu.Unlock()
+		return n, nil
+	}
+	file, n := o.file, min(int64(len(p)), o.size-off)
+	o.mu.Unlock()
+	return file.ReadAt(p[:n], off)
 }
 
 // waker is closed at the next change. The caller holds mu.

@@ -25,6 +25,8 @@ type Options struct {
 	// stderr or of stdout, from which offset on, how many bytes. It is called
 	// by one goroutine per stream, which it holds up.
 	Written func(stderr bool, off int64, n int)
+	// Ended is called once, when the process has ended.
+	Ended func()
 }
 
 // Exit is how a process ended. A process that was killed, or whose sandbox ended
@@ -53,6 +55,7 @@ type Process struct {
 	mu       sync.Mutex
 	timer    *time.Timer
 	timedOut bool
+	ended    func()
 }
 
 // Start starts a command of a sandbox. ctx covers the start only, dir is where
@@ -120,7 +123,11 @@ func Run(f Func, dir string, opts *Options) *Process {
 func newProcess(dir string, opts *Options) *Process {
 	p := &Process{started: time.Now(), done: make(chan struct{})}
 	p.Stdout.dir, p.Stderr.dir = dir, dir
-	if opts != nil && opts.Written != nil {
+	if opts == nil {
+		return p
+	}
+	p.ended = opts.Ended
+	if opts.Written != nil {
 		p.Stdout.written = func(off int64, n int) { opts.Written(false, off, n) }
 		p.Stderr.written = func(off int64, n int) { opts.Written(true, off, n) }
 	}
@@ -180,6 +187,9 @@ func (p *Process) finish(e Exit) {
 	e.TimedOut = p.timedOut && e.Signal != 0
 	p.exit = e
 	close(p.done)
+	if p.ended != nil {
+		p.ended()
+	}
 }
 
 // Started is when the process was started.

@@ -42,3 +42,15 @@ func (r *Reader) WriteTo(w io.Writer) (n int64, err error) {
 		}
 	}
 }
+
+// Discard reads to the end and returns nil then, or ctx's error.
+func (r *Reader) Discard(ctx context.Context) error {
+	for {
+		r.rest = nil
+		if _, err := r.stdin.next(ctx); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
