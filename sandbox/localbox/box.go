@@ -23,12 +23,16 @@ import (
 // box implements driver.Sandbox.
 type box struct {
 	id     string
+	p      *provider
 	dir    *state.Dir
 	plain  bool
+	root   *wire.Root // nil: it has no image
 	client *wire.Client
 	done   *os.File      // reads its end when the sandbox is gone
 	ended  chan struct{} // closed then
 	closed atomic.Bool
+	probe  *driver.Probe // nil: none
+	ready  atomic.Bool   // the probe has succeeded
 }
 
 func (p *provider) attach(ctx context.Context, id string) (*box, error) {
@@ -39,7 +43,7 @@ func (p *provider) attach(ctx context.Context, id string) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &box{id: id, dir: p.dir, plain: rec.Plain, ended: make(chan struct{})}
+	b := &box{id: id, p: p, dir: p.dir, plain: rec.Plain, root: rec.Root, probe: rec.Probe, ended: make(chan struct{})}
 	uc, err := p.dir.Dial(id)
 	if err != nil {
 		return nil, b.refused(ctx, err)

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/ociimage"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
 
@@ -21,5 +22,23 @@ func (p *provider) imageRoot(_ context.Context, cfg *driver.Config) (*wire.Root,
 	if cfg.Image.Base == HostRoot && len(cfg.Image.Commands) == 0 {
 		return &wire.Root{Host: true}, nil
 	}
+	if isImage(cfg.Image.Snapshot) && len(cfg.Image.Commands) == 0 {
+		return p.imageNamed(cfg.Image.Snapshot)
+	}
 	return nil, nil
+}
+
+// onWire is an image as it is told to the keeper.
+func onWire(r *ociimage.Root) *wire.Root {
+	if r == nil {
+		return nil
+	}
+	return &wire.Root{ID: r.ID, Host: r.Host, Layers: r.Layers, Record: r.Record, Env: r.Env,
+		Dir: r.Dir, User: r.User, Entrypoint: r.Entrypoint, Command: r.Command}
+}
+
+// imageOf undoes onWire.
+func imageOf(r *wire.Root) *ociimage.Root {
+	return &ociimage.Root{ID: r.ID, Host: r.Host, Layers: r.Layers, Record: r.Record, Env: r.Env,
+		Dir: r.Dir, User: r.User, Entrypoint: r.Entrypoint, Command: r.Command}
 }

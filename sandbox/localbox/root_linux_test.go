@@ -1,10 +1,16 @@
 package localbox_test
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox"
 )
 
@@ -39,5 +45,114 @@ func TestHostRoot(t *testing.T) {
 		if got := shell(t, sb, c.script); got != c.want {
 			t.Errorf("%s: %q, want %q", c.script, got, c.want)
 		}
+	}
+}
+
+// from makes a sandbox that starts from an image.
+func from(t *testing.T, p *sandbox.Provider, id string) *sandbox.Sandbox {
+	t.Helper()
+	return create(t, p, &sandbox.Config{Image: sandbox.Image{Snapshot: id}})
+}
+
+func TestImageSnapshot(t *testing.T) {
+	p := open(t, stateDir(t))
+	sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: localbox.HostRoot}})
+	shell(t, sb, `
+mkdir -p /opt/a /srv/link; echo data > /opt/a/file; ln -s ../../opt/a/file /srv/link/to; ln /opt/a/file /opt/a/second
+chown 12:34 /opt/a; chmod 2750 /opt/a; mkfifo /opt/fifo
+rm -r /usr/share/perl; mkdir /usr/share/perl; echo mine > /usr/share/perl/only
+rm /etc/services; echo tool > /usr/bin/tool; chmod +x /usr/bin/tool
+echo host > /etc/hosts`)
+	first, err := sb.Snapshot(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(t, sb, "rm /opt/a/second; echo later > /opt/a/later")
+	check := `stat -c '%u:%g %a' /opt/a; cat /srv/link/to; stat -c %h /opt/a/file; test -p /opt/fifo; ls -A /usr/share/perl
+test ! -e /etc/services; test -x /usr/bin/tool; head -n 1 /etc/hosts; ls /opt/a`
+	const want = "12:34 2750\ndata\n2\nonly\n127.0.0.1 localhost sandbox\nfile\nsecond"
+	again := from(t, p, first.Snapshot)
+	if got := shell(t, again, check); got != want {
+		t.Errorf("from the snapshot: %q, want %q", got, want)
+	}
+	shell(t, again, "rm -r /usr/share/perl /opt/a; mkdir -m 700 /opt/a; echo third > /opt/a/third; echo back > /etc/services")
+	second, err := again.Snapshot(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := from(t, p, second.Snapshot)
+	if got := shell(t, third, "ls /opt/a; cat /etc/services; stat -c %a /opt/a; test ! -e /usr/share/perl"); got != "third\nback\n700" {
+		t.Errorf("from a snapshot of that: %q", got)
+	}
+}
+
+func TestSnapshotDir(t *testing.T) {
+	p := open(t, stateDir(t))
+	sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: localbox.HostRoot}})
+	shell(t, sb, "mkdir -p /srv/tree/below; echo x > /srv/tree/below/file; chown 7 /srv/tree/below; rm /usr/bin/env")
+	d, ok := sb.Driver().(driver.DirSnapshotter)
+	if !ok {
+		t.Fatal("it cannot save a directory")
+	}
+	id, err := d.SnapshotDir(testContext(t), "/srv/tree")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys := create(t, p, &sandbox.Config{Image: sandbox.Image{Snapshot: id}, Dir: "/"}).FS(testContext(t))
+	info, err := fsys.Stat("below")
+	if err != nil || !info.IsDir() {
+		t.Errorf("below: %v, %v", info, err)
+	}
+	if text, err := fsys.ReadFile("below/file"); err != nil || string(text) != "x\n" {
+		t.Errorf("below/file: %q, %v", text, err)
+	}
+	if _, err := d.SnapshotDir(testContext(t), "/nowhere"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+	if _, err := d.SnapshotDir(testContext(t), "/proc"); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("/proc: %v", err)
+	}
+}
+
+// TestWritableMount: what is written inside belongs here to the source's owner.
+func TestWritableMount(t *testing.T) {
+	p := open(t, stateDir(t))
+	for name, image := range map[string]string{"default": "", "image": localbox.HostRoot} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			owner := os.Geteuid()
+			if owner == 0 {
+				if name == "default" {
+					owner = 4321
+				}
+				if err := os.Chown(dir, owner, owner); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(dir, "here"), []byte("here"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Lchown(filepath.Join(dir, "here"), owner, owner); err != nil {
+				t.Fatal(err)
+			}
+			sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: image},
+				Mounts: []sandbox.Mount{{Source: dir, Target: "/data", Writable: true}}})
+			if got := shell(t, sb, "cat /data/here; echo more > /data/here; mkdir /data/new; echo x > /data/new/file"); got != "here" {
+				t.Errorf("read %q", got)
+			}
+			for file, want := range map[string]string{"here": "more\n", "new/file": "x\n"} {
+				text, err := os.ReadFile(filepath.Join(dir, file))
+				if err != nil || string(text) != want {
+					t.Errorf("%s: %q, %v", file, text, err)
+				}
+				info, err := os.Stat(filepath.Join(dir, file))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != owner || int(st.Gid) != owner && owner != os.Geteuid() {
+					t.Errorf("%s belongs to %d:%d, want %d", file, st.Uid, st.Gid, owner)
+				}
+			}
+		})
 	}
 }

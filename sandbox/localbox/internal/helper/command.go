@@ -64,7 +64,7 @@ func (b *box) prepare(req *wire.Request, fds []int) (l *launch, master int, err 
 		return nil, -1, fmt.Errorf("no command: %w", driver.ErrInvalid)
 	}
 	l = &launch{}
-	l.attr.Env = mergeEnv(b.env, req.Env)
+	l.attr.Env = mergeEnv(b.environ(), req.Env)
 	l.attr.Dir = req.Dir
 	if l.attr.Dir == "" {
 		l.attr.Dir = b.boot.Dir

@@ -7,10 +7,13 @@
 package helper
 
 import (
+	"errors"
 	"net"
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
@@ -46,6 +49,7 @@ type box struct {
 	doneFD int // read end; its other end is the keeper's
 	oomFD  int // -1: not known
 	env    []string
+	wayOut atomic.Pointer[[]string] // see wire.OpSetEnv
 	tree   tree
 	reaper *reap.Reaper
 	forker *forker        // nil: any thread may fork
@@ -96,6 +100,11 @@ func (b *box) start() (*net.UnixListener, error) {
 	if len(fds) != want+len(b.boot.Uppers) {
 		return nil, &wire.Error{Text: "helper got the wrong number of descriptors"}
 	}
+	if b.boot.Entering {
+		if err := awaitRoot(); err != nil {
+			return nil, err
+		}
+	}
 	if !b.boot.Plain {
 		ignoreSignals()
 	}
@@ -132,6 +141,24 @@ func (b *box) start() (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
+// awaitRoot waits for the only child to have changed the root.
+func awaitRoot() error {
+	var ws syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(-1, &ws, 0, nil)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err == nil && ws.ExitStatus() != 0 {
+			err = errors.New("the root could not be changed")
+		}
+		if err != nil {
+			return err
+		}
+		return os.Chdir("/")
+	}
+}
+
 // mark sets the first mark, so that it is known whether marks work.
 func (b *box) mark() error {
 	tag, err := lineage.Family(b.boot.Family).Tag(0)
@@ -150,6 +177,14 @@ func (b *box) accept(l *net.UnixListener) {
 		}
 		go b.newSession(wire.NewConn(uc)).serve()
 	}
+}
+
+// environ is the environment of every command.
+func (b *box) environ() []string {
+	if more := b.wayOut.Load(); more != nil {
+		return mergeEnv(*more, b.env)
+	}
+	return b.env
 }
 
 // tell tells the keeper why the sandbox ends; the keeper ends it.

@@ -178,6 +178,14 @@ func (s *session) dispatch(req *wire.Request, fds []int) (reply wire.Reply, out 
 		err = b.save(fds)
 	case wire.OpLoad:
 		err = b.load(fds)
+	case wire.OpSaveLayer:
+		err = b.saveLayer(fds)
+	case wire.OpSaveBelow:
+		if err = checkPath(req.Path); err == nil {
+			err = b.saveBelow(fds, req.Path)
+		}
+	case wire.OpSetEnv:
+		b.wayOut.Store(&req.Env)
 	case wire.OpWatch:
 		return b.watch(s, req, fds)
 	default:

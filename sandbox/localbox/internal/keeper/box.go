@@ -36,6 +36,7 @@ type box struct {
 	pid    int
 	exited chan struct{}
 	closer []io.Closer // ports, way out
+	way    wayOut
 
 	mu     sync.Mutex
 	why    driver.End
@@ -50,6 +51,7 @@ func (k *keeper) create(ctx context.Context, req *wire.KeeperRequest) (id string
 	}
 	b := &box{k: k, dir: dir, req: req, exited: make(chan struct{}), seat: noSeat{}}
 	b.rec = newRecord(&req.Config, req.Plain)
+	b.rec.Root = req.Root
 	id = b.rec.Info.ID
 	if b.alive, err = dir.Reserve(id, req.Config.Name); err != nil {
 		return "", errors.Join(err, b.discard())
@@ -77,6 +79,7 @@ func newRecord(cfg *driver.Config, plain bool) state.Record {
 	return state.Record{
 		Plain:  plain,
 		Family: uint64(lineage.NewFamily()),
+		Probe:  cfg.Probe,
 		Info: driver.Info{
 			ID: state.NewID(), Name: cfg.Name, Driver: "localbox", State: driver.StateRunning,
 			CreatedAt: now, ExpiresAt: now.Add(cfg.Timeout), Tags: cfg.Tags, Isolated: !plain,
@@ -207,7 +210,7 @@ func (b *box) receiveUppers(conn *wire.Conn, boot *wire.Boot) (dirs []*os.File, 
 	if st.Err != nil {
 		return dirs, &stepError{st.Step, st.Err}
 	}
-	boot.Uppers = st.Uppers
+	boot.Uppers, boot.Entering = st.Uppers, st.Entering
 	return dirs, nil
 }
 

@@ -61,7 +61,7 @@ func (s *isolatedSeat) openImage(pid int) error {
 	if root == nil || !root.Passed {
 		return nil
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	ns, err := userNamespace(pid)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (s *isolatedSeat) openImage(pid int) error {
 // mapUsers shows the files of a detached mount with the users of a namespace.
 func mapUsers(fd int, ns *os.File, path string) error {
 	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
-		Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Userns_fd: uint64(ns.Fd()),
+		Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd()),
 	})
 	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("%w: the owners of the files in %s cannot be mapped (mount_setattr: %w): "+

@@ -74,9 +74,6 @@ func (b *box) takeSeat() (*wire.Boot, error) {
 	} else if err := b.takeIsolated(boot); err != nil {
 		return nil, err
 	}
-	if cfg.Network.Mode != driver.NetworkNone && !b.req.Plain {
-		boot.Env = append(boot.Env, egress.Env(proxyAddress)...)
-	}
 	if b.req.Root != nil {
 		boot.Env = append(slices.Clone(b.req.Root.Env), boot.Env...)
 	}
@@ -111,9 +108,6 @@ func check(cfg *driver.Config, root *wire.Root) error {
 	if err := elsewhere(cfg); err != nil {
 		return err
 	}
-	if cfg.Probe != nil {
-		return &driver.UnsupportedError{Setting: "Probe"}
-	}
 	if image := cfg.Image; root == nil && (image.Base != "" && image.Base != "host" || len(image.Commands) > 0) {
 		return &driver.UnsupportedError{Setting: "Image", Reason: "plain processes have this machine's files"}
 	}
@@ -140,9 +134,6 @@ func check(cfg *driver.Config, root *wire.Root) error {
 func checkMount(m driver.Mount) error {
 	if !filepath.IsAbs(m.Source) || !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
 		return fmt.Errorf("mount of %q on %q: paths must be absolute and clean: %w", m.Source, m.Target, driver.ErrInvalid)
-	}
-	if m.Writable {
-		return &driver.UnsupportedError{Setting: "Mounts.Writable"}
 	}
 	for _, top := range []string{"/proc", "/sys", "/dev"} {
 		if m.Target == top || strings.HasPrefix(m.Target, top+"/") {

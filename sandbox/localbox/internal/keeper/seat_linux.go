@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -146,29 +145,6 @@ func (s *isolatedSeat) fallBack(cfg *driver.Config, unenforced map[string]string
 	}
 }
 
-// openMounts opens the sources with this process's rights where it has more
-// than the sandbox's user. Links are followed here, outside, before anything
-// inside could have made one.
-func (s *isolatedSeat) openMounts(mounts []driver.Mount) error {
-	for _, m := range mounts {
-		source, err := filepath.EvalSymlinks(m.Source)
-		if err != nil {
-			return fmt.Errorf("mount: %w", err)
-		}
-		sm := wire.SetupMount{Source: source, Target: m.Target}
-		if s.place.privileged {
-			fd, err := rootfs.Source(source)
-			if err != nil {
-				return fmt.Errorf("mount: %w", err)
-			}
-			s.mounts = append(s.mounts, fd)
-			sm.Passed = true
-		}
-		s.setup.Mounts = append(s.setup.Mounts, sm)
-	}
-	return nil
-}
-
 func (s *isolatedSeat) role() (string, []string, *syscall.SysProcAttr) {
 	attr := setup.Attr(s.uid, s.gid, s.claimed)
 	if s.setup.Root != nil {
@@ -182,6 +158,9 @@ func (s *isolatedSeat) setUp(conn *wire.Conn, b *box) error {
 	if len(s.group.Dirs) < len(b.rec.Cgroups) { // it was not allowed into all
 		b.rec.Cgroups = s.group.Dirs
 		s.fallBack(&b.req.Config, b.rec.Info.Unenforced)
+	}
+	if err := s.mapMounts(b); err != nil {
+		return err
 	}
 	if err := s.openImage(b.pid); err != nil {
 		return err

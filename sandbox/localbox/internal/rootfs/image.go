@@ -24,6 +24,9 @@ type Image struct {
 	// Programs are this machine's own, with Host; see ProgramDirs. Path says
 	// where they are seen.
 	Programs []Layer
+	// Later leaves the machine's root where it is: the new one is the current
+	// directory, until Enter is called in a process that shares both.
+	Later bool
 	// Uppers is set by Build: the directories in which changes are gathered.
 	Uppers []Upper
 }
@@ -90,9 +93,24 @@ func (b *builder) imageSteps() []buildStep {
 		{"write names", b.ownFiles},
 		{"mount what was asked for", b.extra},
 		{"keep the changes at hand", b.keepUppers},
-		{"change the root", pivot},
+		{"change the root", b.enter},
 	}
 }
+
+func (b *builder) enter() error {
+	if b.spec.Image.Later {
+		return nil
+	}
+	return Enter()
+}
+
+// Enter makes the current directory the root, for all processes that share the
+// mount namespace, and lets go of the old one.
+func Enter() error { return pivot() }
+
+// MakeDir makes a directory, and those above it, below the current directory as
+// the root.
+func MakeDir(path string) error { return makePoint(path, true) }
 
 func (b *builder) openImage() error {
 	img := b.spec.Image

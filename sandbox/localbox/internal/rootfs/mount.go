@@ -17,13 +17,20 @@ const readOnly = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_AT
 
 // Source opens path as a detached copy of its mounts, read-only, that can be
 // attached anywhere once. path is not followed when it is a link itself.
-func Source(path string) (fd int, err error) {
+func Source(path string) (fd int, err error) { return openSourceTree(path, readOnly) }
+
+// WritableSource is Source, but what is mounted there stays as writable as it is.
+func WritableSource(path string) (fd int, err error) {
+	return openSourceTree(path, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+}
+
+func openSourceTree(path string, attr uint64) (fd int, err error) {
 	fd, err = unix.OpenTree(unix.AT_FDCWD, path,
 		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return -1, &fs.PathError{Op: "open_tree", Path: path, Err: err}
 	}
-	if err := restrict(fd, readOnly, unix.AT_RECURSIVE); err != nil {
+	if err := restrict(fd, attr, unix.AT_RECURSIVE); err != nil {
 		unix.Close(fd)
 		return -1, &fs.PathError{Op: "mount_setattr", Path: path, Err: err}
 	}

@@ -33,11 +33,12 @@ type Spec struct {
 	Image *Image
 }
 
-// Mount is one more file or directory to show, read-only.
+// Mount is one more file or directory to show.
 type Mount struct {
-	FD     int // from Source, or -1 to open Path
-	Path   string
-	Target string
+	FD       int // from Source or WritableSource, or -1 to open Path
+	Path     string
+	Target   string
+	Writable bool // otherwise read-only
 }
 
 // programs are the directories that hold programs and their libraries. Where
@@ -139,7 +140,12 @@ func (m *Mount) open() (source, error) {
 	fd := m.FD
 	if fd < 0 {
 		var err error
-		if fd, err = Source(m.Path); err != nil {
+		if m.Writable {
+			fd, err = WritableSource(m.Path)
+		} else {
+			fd, err = Source(m.Path)
+		}
+		if err != nil {
 			return source{}, err
 		}
 	}

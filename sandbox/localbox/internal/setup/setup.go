@@ -83,7 +83,7 @@ func run(uc *net.UnixConn) int {
 		err = handOut(conn, spec.Image)
 	}
 	if err == nil {
-		err = become(&s, uc)
+		err = become(&s, spec, uc)
 	}
 	status := &wire.Status{Step: "set up", Err: wire.NewError(err)}
 	var step *rootfs.StepError
@@ -153,12 +153,21 @@ func loopbackUp() error {
 
 // become gives up every right and runs the helper in this process's place. It
 // returns only when that fails.
-func become(s *wire.Setup, uc *net.UnixConn) error {
+func become(s *wire.Setup, spec *rootfs.Spec, uc *net.UnixConn) error {
 	if err := limits(s); err != nil {
 		return step("set limits", err)
 	}
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+	makeDir := func(dir string) error { return os.MkdirAll(dir, 0o755) }
+	if s.Root != nil {
+		makeDir = rootfs.MakeDir
+	}
+	if err := makeDir(s.Dir); err != nil {
 		return step("make the working directory", err)
+	}
+	if spec.Image != nil && spec.Image.Later {
+		if err := enterLater(); err != nil {
+			return step("start what changes the root", err)
+		}
 	}
 	if err := dropRights(s.Root != nil); err != nil {
 		return step("give up rights", err)

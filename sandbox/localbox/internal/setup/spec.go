@@ -33,7 +33,7 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 		if err != nil {
 			return nil, step("open mounts", err)
 		}
-		spec.Mounts = append(spec.Mounts, rootfs.Mount{FD: fd, Path: m.Source, Target: m.Target})
+		spec.Mounts = append(spec.Mounts, rootfs.Mount{FD: fd, Path: m.Source, Target: m.Target, Writable: m.Writable})
 	}
 	if s.Root == nil {
 		return spec, nil
@@ -51,6 +51,9 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 			*l.to = append(*l.to, rootfs.Layer{FD: fd, Path: path})
 		}
 	}
+	// A loader and libraries that an image brings are for its commands, not for
+	// process 1.
+	img.Later = dynamic() && !(img.Host && len(img.Layers) == 0)
 	spec.Image = img
 	return spec, nil
 }
@@ -58,7 +61,7 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 // handOut gives the keeper the directories in which changes are gathered; this
 // process keeps none of them.
 func handOut(conn *wire.Conn, img *rootfs.Image) error {
-	var st wire.Status
+	st := wire.Status{Entering: img.Later}
 	var fds []int
 	for _, u := range img.Uppers {
 		st.Uppers = append(st.Uppers, u.Path)

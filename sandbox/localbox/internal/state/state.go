@@ -8,6 +8,7 @@
 //	boxes/<id>/alive       locked for as long as the sandbox's processes live
 //	boxes/<id>/sock        where its helper listens
 //	boxes/<id>/end         where its keeper listens: a connection ends the sandbox
+//	boxes/<id>/desk        where its keeper listens for what is to change
 //	boxes/<id>/files       the files of a sandbox that is not isolated
 //	names/<sha256>         a link to the id of the sandbox of that name
 //	snapshots/<id>.tar.zst
@@ -33,6 +34,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
 
 // Keep is how long the record of a sandbox that has ended is kept.
@@ -44,6 +46,11 @@ type Record struct {
 	Cgroups []string `json:",omitempty"` // to be removed with it
 	Plain   bool     `json:",omitempty"`
 	Family  uint64   `json:",omitempty"` // of the marks of its processes; see package lineage
+
+	// Root is what its files are made of; nil: of this machine's programs.
+	Root *wire.Root `json:",omitempty"`
+
+	Probe *driver.Probe `json:",omitempty"` // of Config
 }
 
 // Dir is a state directory.
@@ -318,6 +325,7 @@ func NewSnapshotID() string { return "snap-" + strings.TrimPrefix(NewID(), "box-
 const (
 	helperSocket = "sock"
 	keeperSocket = "end"
+	deskSocket   = "desk"
 )
 
 // Listen opens the socket of a sandbox's helper.
@@ -326,6 +334,12 @@ func (d *Dir) Listen(id string) (*net.UnixListener, error) { return d.listen(id,
 // ListenEnd opens the socket of a sandbox's keeper. A connection to it asks for
 // the sandbox's end; nothing is sent.
 func (d *Dir) ListenEnd(id string) (*net.UnixListener, error) { return d.listen(id, keeperSocket) }
+
+// ListenDesk opens the socket where a sandbox's keeper takes requests about it.
+func (d *Dir) ListenDesk(id string) (*net.UnixListener, error) { return d.listen(id, deskSocket) }
+
+// DialDesk connects to it.
+func (d *Dir) DialDesk(id string) (*net.UnixConn, error) { return d.dial(id, deskSocket) }
 
 // Dial connects to a sandbox's helper.
 func (d *Dir) Dial(id string) (*net.UnixConn, error) { return d.dial(id, helperSocket) }

@@ -16,6 +16,9 @@ const (
 	KeeperProbe  KeeperOp = iota + 1 // try whether isolation works
 	KeeperCreate                     // reply: ID
 	KeeperCancel                     // the KeeperCreate of the same number is not wanted any more
+
+	// Of one sandbox, at its desk, one for each connection.
+	KeeperSetNetwork // to Config.Network
 )
 
 // KeeperRequest is what a host asks its keeper.
@@ -56,22 +59,28 @@ func optional[T any, P interface {
 
 // Root is what a sandbox's file system is made of when it has an image.
 type Root struct {
-	Host   bool     // on top of this machine's programs
-	Layers []string // directories, lowest first
-	Record string   // a file; a shared lock on it keeps the layers
-	Env    []string // KEY=VALUE
-	Dir    string   // where commands start; empty: not said
-	User   string   // who they run as; empty: root
+	ID         string
+	Host       bool     // on top of this machine's programs
+	Layers     []string // directories, lowest first
+	Record     string   // a file; a shared lock on it keeps the layers
+	Env        []string // KEY=VALUE
+	Dir        string   // where commands start; empty: not said
+	User       string   // who they run as; empty: root
+	Entrypoint []string // for images made from it
+	Command    []string // the same
 }
 
 // Walk implements Message.
 func (r *Root) Walk(c *Codec) {
+	c.String(&r.ID)
 	c.Bool(&r.Host)
 	c.Strings(&r.Layers)
 	c.String(&r.Record)
 	c.Strings(&r.Env)
 	c.String(&r.Dir)
 	c.String(&r.User)
+	c.Strings(&r.Entrypoint)
+	c.Strings(&r.Command)
 }
 
 func walkConfig(c *Codec, cfg *driver.Config) {
@@ -101,6 +110,21 @@ func walkConfig(c *Codec, cfg *driver.Config) {
 		c.Bool(&m.Writable)
 	})
 	c.StringMap(&cfg.Tags)
+	walkProbe(c, &cfg.Probe)
+}
+
+func walkProbe(c *Codec, p **driver.Probe) {
+	there := *p != nil
+	c.Bool(&there)
+	if !there {
+		return
+	}
+	if *p == nil {
+		*p = new(driver.Probe)
+	}
+	Int(c, &(*p).Port)
+	c.Strings(&(*p).Command)
+	Int(c, &(*p).Interval)
 }
 
 func walkPrefix(c *Codec, p *netip.Prefix) {
@@ -177,6 +201,7 @@ func (r *SetupRoot) Walk(c *Codec) {
 type SetupMount struct {
 	Source, Target string
 	Passed         bool // a descriptor of the source travels with the message
+	Writable       bool
 }
 
 // Walk implements Message.
@@ -192,6 +217,7 @@ func (s *Setup) Walk(c *Codec) {
 		c.String(&m.Source)
 		c.String(&m.Target)
 		c.Bool(&m.Passed)
+		c.Bool(&m.Writable)
 	})
 	c.Uint(&s.Nonce)
 	optional(c, &s.Root)
@@ -213,6 +239,7 @@ type Boot struct {
 	Image       bool     // its root is made of layers, and its user is root inside
 	User        string   // with Image, who commands run as; empty: root
 	Uppers      []string // with Image, the directories behind what can be written, by where they are seen
+	Entering    bool     // with Image, a child changes the root, and ends when it has
 }
 
 // Walk implements Message.
@@ -228,14 +255,17 @@ func (b *Boot) Walk(c *Codec) {
 	c.Bool(&b.Image)
 	c.String(&b.User)
 	c.Strings(&b.Uppers)
+	c.Bool(&b.Entering)
 }
 
 // Status is what a starting process tells the keeper: a failed step, or that it
 // is ready.
 type Status struct {
-	Err    *Error
-	Step   string
-	Uppers []string // what descriptors travel beside it; see Boot
+	Err  *Error
+	Step string
+	// What Boot is to say of it; the descriptors travel beside it.
+	Uppers   []string
+	Entering bool
 }
 
 // Walk implements Message.
@@ -250,4 +280,5 @@ func (s *Status) Walk(c *Codec) {
 	}
 	c.String(&s.Step)
 	c.Strings(&s.Uppers)
+	c.Bool(&s.Entering)
 }

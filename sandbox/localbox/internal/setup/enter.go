@@ -1,0 +1,65 @@
+//go:build linux && (amd64 || arm64)
+
+package setup
+
+import (
+	"debug/elf"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/reexec"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/rootfs"
+)
+
+// enterRole is a child of process 1 that changes the root for both, once process
+// 1 runs the helper: a program that needs a loader finds the machine's only
+// where the machine's root is.
+const enterRole = "enter"
+
+func init() {
+	reexec.Hook(enterRole, func(sock *net.UnixConn) int {
+		var one [1]byte
+		_, _ = sock.Read(one[:]) // ends when process 1 has become the helper
+		if err := rootfs.Enter(); err != nil {
+			return 125
+		}
+		return 0
+	})
+}
+
+// dynamic reports whether this program needs a loader.
+func dynamic() bool {
+	f, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return true
+		}
+	}
+	return false
+}
+
+// enterLater starts the child. It waits until this process has become another
+// program, or is gone.
+func enterLater() error {
+	mine, theirs, err := reexec.Pair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	_, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{reexec.Name(enterRole)}, &syscall.ProcAttr{
+		Env:   append(reexec.Environ(), "GOMAXPROCS=1", "GOGC=off"),
+		Files: []uintptr{os.Stdin.Fd(), os.Stdout.Fd(), os.Stderr.Fd(), theirs.Fd()},
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
+	waiting = mine // until the exec closes it
+	return err
+}
+
+// waiting keeps the child waiting.
+var waiting *os.File
