@@ -55,7 +55,7 @@ var arrows = []arrow{
 	{from: "sandbox/drivermock", local: []string{"sandbox/driver"}, other: []string{"go.uber.org/mock/gomock"}},
 	{from: "sandbox/sandboxtest", local: []string{"sandbox", "sandbox/driver", "sandbox/localbox"}},
 	{from: "sandbox/localbox", local: []string{"sandbox", "sandbox/driver"}, other: []string{"golang.org/x/sys/", "github.com/klauspost/compress/", "github.com/google/go-containerregistry/"}},
-	{from: "sandbox/modalbox/modaltest", local: []string{"internal/modalemu", "sandbox", "sandbox/driver"}, other: []string{"github.com/modal-labs/modal-client/go"}},
+	{from: "sandbox/modalbox/modaltest", local: []string{"internal/modalemu", "sandbox", "sandbox/driver"}, other: []string{"github.com/modal-labs/modal-client/go", "google.golang.org/grpc/codes"}},
 	{from: "sandbox/modalbox", local: []string{"sandbox", "sandbox/driver"}, other: []string{"github.com/modal-labs/modal-client/go", "google.golang.org/grpc"}},
 	{from: "sandbox", local: []string{"sandbox/driver"}},
 	{from: "claude/broker", local: []string{"claude/internal/boundlisten"}},

@@ -19,9 +19,8 @@ import (
 const (
 	// endedKept bounds the ended sandboxes that are remembered, with what they
 	// have printed, and endedLife how long.
-	endedKept  = 1000
-	endedLife  = 24 * time.Hour
-	maxTimeout = 24 * time.Hour // of a sandbox
+	endedKept = 1000
+	endedLife = 24 * time.Hour
 )
 
 // sandbox is one that was created, running or not.
@@ -40,6 +39,10 @@ type sandbox struct {
 	name  string
 	named bool // has, or has had, a name
 	tags  map[string]string
+
+	stdin       sync.Mutex // orders the writes of the older interface
+	stdinIndex  uint32     // of the last one
+	stdinOffset uint64     // after it
 }
 
 // boxes are the sandboxes of a server. Its methods are safe for concurrent use.
@@ -50,6 +53,20 @@ type boxes struct {
 	taken  map[nameOf]*sandbox // names of running ones; nil values are being made
 	made   sync.WaitGroup      // those being made, and those that run
 	closed bool
+	last   time.Time // that of the newest
+}
+
+// createdNow is a time that no other sandbox has, also as the protocol tells
+// it: clients page by it.
+func (b *boxes) createdNow() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now().Truncate(time.Microsecond)
+	if !now.After(b.last) {
+		now = b.last.Add(time.Microsecond)
+	}
+	b.last = now
+	return now
 }
 
 // nameOf is a sandbox's name, unique in its app.

@@ -258,6 +258,9 @@ func (s *Server) release() error {
 	s.stop()
 	s.running.Wait()
 	var errs []error
+	if s.volumes != nil {
+		errs = append(errs, s.volumes.close())
+	}
 	if s.ownBoxes != nil {
 		errs = append(errs, s.ownBoxes())
 	}

@@ -17,6 +17,9 @@ func (s *Server) openState() (err error) {
 	if s.store, err = openStore(path); err != nil {
 		return err
 	}
+	if s.volumes, err = newVolumeFiles(s); err != nil {
+		return err
+	}
 	return s.store.change(func(r *records) error {
 		r.environment(mainEnvironment)
 		for _, name := range s.opts.Environments {
@@ -51,6 +54,10 @@ func (s *Server) housekeeping() {
 			return
 		case now := <-t.C:
 			s.boxes.trim(now)
+			s.builds.trim(now)
+			if err := s.expireImages(s.ctx, now); err != nil {
+				s.log.Error("an expired image was not removed", "error", err)
+			}
 			if err := s.expireVolumes(now); err != nil {
 				s.log.Error("an expired volume was not removed", "error", err)
 			}

@@ -68,7 +68,8 @@ type volumeRecord struct {
 type imageRecord struct {
 	ID      string
 	Recipe  string // digest of what it was made from; "" for a snapshot
-	Driver  string // the driver's id of it; "" for the driver's own default
+	Driver  string // the driver's id of it; "" means Base
+	Base    string // what the driver calls it, where there is no id
 	Created time.Time
 	Expires time.Time // zero: never
 	// Mountable is an image of one directory, from which no sandbox starts.

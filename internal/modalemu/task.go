@@ -24,6 +24,9 @@ type task struct {
 
 	mu        sync.Mutex
 	sidecars  map[string]*container // by id
+	making    map[string]bool       // names of sidecars that are being made
+	ending    bool                  // no more sidecars
+	running   sync.WaitGroup        // sidecars that run
 	forgotten []func()
 }
 
@@ -85,6 +88,50 @@ func (t *task) sidecar(name string) *container {
 		}
 	}
 	return found
+}
+
+// reserve keeps the name of a sidecar that is about to be made.
+func (t *task) reserve(name string) (done func(), err error) {
+	if c := t.sidecar(name); c != nil && !c.hasEnded() {
+		return nil, status.Errorf(codes.AlreadyExists, "Container with name '%s' already exists", name)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.ending || t.main.hasEnded():
+		return nil, finished(t.sandboxID)
+	case t.making[name]:
+		return nil, status.Errorf(codes.AlreadyExists, "Container with name '%s' already exists", name)
+	}
+	makeMap(&t.making)
+	t.making[name] = true
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.making, name)
+	}, nil
+}
+
+// add takes a sidecar that was made, unless the sandbox is ending.
+func (t *task) add(c *container) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending {
+		return finished(t.sandboxID)
+	}
+	t.sidecars[c.id] = c
+	t.running.Add(1)
+	return nil
+}
+
+// endSidecars ends the sidecars, and lets no new one be.
+func (t *task) endSidecars() {
+	t.mu.Lock()
+	t.ending = true
+	t.mu.Unlock()
+	for _, c := range t.containers()[1:] {
+		c.end(endTerminated)
+	}
 }
 
 // hasEnded reports whether the container has a result.
