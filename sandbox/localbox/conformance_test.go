@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 		sandboxtest.Name, sandboxtest.Pids, sandboxtest.Disk, sandboxtest.Timeout, sandboxtest.IdleTimeout,
 		sandboxtest.NoNetwork, sandboxtest.Allowlist, sandboxtest.Ports, sandboxtest.Mounts, sandboxtest.TTY,
 		sandboxtest.Snapshots, sandboxtest.SnapshotDrops, sandboxtest.Listening, sandboxtest.Dialing,
-		sandboxtest.Isolation, sandboxtest.Watching,
+		sandboxtest.Isolation, sandboxtest.Watching, sandboxtest.Probing, sandboxtest.SettingNet,
 	}
 	if os.Geteuid() == 0 {
 		supports = append(supports, sandboxtest.Memory, sandboxtest.CPU)
@@ -69,6 +69,6 @@ func TestPlainConformance(t *testing.T) {
 	}, &sandboxtest.Options{Supports: []sandboxtest.Feature{
 		sandboxtest.Name, sandboxtest.Timeout, sandboxtest.IdleTimeout, sandboxtest.Ports, sandboxtest.TTY,
 		sandboxtest.Snapshots, sandboxtest.SnapshotDrops, sandboxtest.Listening, sandboxtest.Dialing,
-		sandboxtest.Watching,
+		sandboxtest.Watching, sandboxtest.Probing,
 	}})
 }

@@ -95,6 +95,8 @@ func (s *suite) run(t *testing.T) {
 		{"FS", s.fsTests()},
 		{"Snapshot", s.snapshotTests()},
 		{"Watch", s.watchTests()},
+		{"Ready", s.readyTests()},
+		{"SetNetwork", s.setNetworkTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {

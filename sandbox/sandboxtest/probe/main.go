@@ -23,11 +23,13 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: probe dial|listen|daemon|hold ARGUMENT")
+		return errors.New("usage: probe dial|talk|listen|daemon|hold ARGUMENT")
 	}
 	switch args[0] {
 	case "dial":
 		return dial(args[1])
+	case "talk":
+		return talk(args[1])
 	case "listen":
 		return listen(args[1])
 	case "daemon":
@@ -53,6 +55,19 @@ func dial(address string) error {
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		return err
 	}
+	_, err = io.Copy(os.Stdout, conn)
+	return err
+}
+
+// talk sends stdin to an address and prints what it says meanwhile, until that
+// ends.
+func talk(address string) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	go func() { _, _ = io.Copy(conn, os.Stdin) }()
 	_, err = io.Copy(os.Stdout, conn)
 	return err
 }

@@ -17,18 +17,18 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
-	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/egress"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
-
-// proxyAddress is where the way out listens inside.
-const proxyAddress = "127.0.0.1:3128"
 
 // serve opens what the sandbox needs from outside before commands run in it.
 func (b *box) serve(ctx context.Context) error {
 	if err := b.openEnd(); err != nil {
 		return fmt.Errorf("open the way to end it: %w", err)
 	}
+	if err := b.openDesk(); err != nil {
+		return fmt.Errorf("open the way to change it: %w", err)
+	}
+	b.closer = append(b.closer, &b.way)
 	cfg := &b.req.Config
 	if cfg.Image.Snapshot != "" && b.req.Root == nil {
 		if err := b.restore(ctx, cfg.Image.Snapshot); err != nil {
@@ -36,7 +36,7 @@ func (b *box) serve(ctx context.Context) error {
 		}
 	}
 	if cfg.Network.Mode != driver.NetworkNone && !b.rec.Plain {
-		if err := b.openWayOut(ctx, cfg.Network); err != nil {
+		if err := b.setNetwork(ctx, cfg.Network); err != nil {
 			return fmt.Errorf("open the way out: %w", err)
 		}
 	}
@@ -76,22 +76,6 @@ func accept(l net.Listener, serve func(net.Conn)) {
 			time.Sleep(10 * time.Millisecond) // out of descriptors: some will be closed
 		}
 	}
-}
-
-// openWayOut serves the proxy on a listener inside.
-func (b *box) openWayOut(ctx context.Context, policy driver.Network) error {
-	_, fds, err := b.client.Call(ctx, &wire.Request{Op: wire.OpListen, Path: proxyAddress}, nil)
-	if err != nil {
-		return err
-	}
-	l, err := wire.Listener(fds)
-	if err != nil {
-		return err
-	}
-	p := egress.New(policy, nil)
-	b.closer = append(b.closer, p)
-	go func() { _ = p.Serve(l) }()
-	return nil
 }
 
 // openPort makes a port inside reachable from this machine.
