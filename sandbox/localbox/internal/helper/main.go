@@ -187,14 +187,6 @@ func (b *box) environ() []string {
 	return b.env
 }
 
-// environ is the environment of every command.
-func (b *box) environ() []string {
-	if more := b.wayOut.Load(); more != nil {
-		return mergeEnv(*more, b.env)
-	}
-	return b.env
-}
-
 // tell tells the keeper why the sandbox ends; the keeper ends it.
 func (b *box) tell(why driver.End) {
 	_ = b.keeper.Send(&wire.Reply{ID: 0, Text: string(why)})

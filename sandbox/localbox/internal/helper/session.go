@@ -186,8 +186,6 @@ func (s *session) dispatch(req *wire.Request, fds []int) (reply wire.Reply, out 
 		}
 	case wire.OpSetEnv:
 		b.wayOut.Store(&req.Env)
-	case wire.OpSetEnv:
-		b.wayOut.Store(&req.Env)
 	case wire.OpWatch:
 		return b.watch(s, req, fds)
 	default:

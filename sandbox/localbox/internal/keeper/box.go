@@ -80,7 +80,6 @@ func newRecord(cfg *driver.Config, plain bool) state.Record {
 		Plain:  plain,
 		Family: uint64(lineage.NewFamily()),
 		Probe:  cfg.Probe,
-		Probe:  cfg.Probe,
 		Info: driver.Info{
 			ID: state.NewID(), Name: cfg.Name, Driver: "localbox", State: driver.StateRunning,
 			CreatedAt: now, ExpiresAt: now.Add(cfg.Timeout), Tags: cfg.Tags, Isolated: !plain,

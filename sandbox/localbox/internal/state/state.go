@@ -9,7 +9,6 @@
 //	boxes/<id>/sock        where its helper listens
 //	boxes/<id>/end         where its keeper listens: a connection ends the sandbox
 //	boxes/<id>/desk        where its keeper listens for what is to change
-//	boxes/<id>/desk        where its keeper listens for what is to change
 //	boxes/<id>/files       the files of a sandbox that is not isolated
 //	names/<sha256>         a link to the id of the sandbox of that name
 //	snapshots/<id>.tar.zst
@@ -335,12 +334,6 @@ func (d *Dir) Listen(id string) (*net.UnixListener, error) { return d.listen(id,
 // ListenEnd opens the socket of a sandbox's keeper. A connection to it asks for
 // the sandbox's end; nothing is sent.
 func (d *Dir) ListenEnd(id string) (*net.UnixListener, error) { return d.listen(id, keeperSocket) }
-
-// ListenDesk opens the socket where a sandbox's keeper takes requests about it.
-func (d *Dir) ListenDesk(id string) (*net.UnixListener, error) { return d.listen(id, deskSocket) }
-
-// DialDesk connects to it.
-func (d *Dir) DialDesk(id string) (*net.UnixConn, error) { return d.dial(id, deskSocket) }
 
 // ListenDesk opens the socket where a sandbox's keeper takes requests about it.
 func (d *Dir) ListenDesk(id string) (*net.UnixListener, error) { return d.listen(id, deskSocket) }

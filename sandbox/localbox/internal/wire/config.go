@@ -19,9 +19,6 @@ const (
 
 	// Of one sandbox, at its desk, one for each connection.
 	KeeperSetNetwork // to Config.Network
-
-	// Of one sandbox, at its desk, one for each connection.
-	KeeperSetNetwork // to Config.Network
 )
 
 // KeeperRequest is what a host asks its keeper.

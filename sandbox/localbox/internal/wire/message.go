@@ -37,7 +37,6 @@ const (
 	OpSave                    // request: where the archive is written
 	OpLoad                    // request: where the archive is read; only for the keeper
 	OpSetEnv                  // commands get Env, unless the sandbox's own or theirs says otherwise; only for the keeper
-	OpSetEnv                  // commands get Env, unless the sandbox's own or theirs says otherwise; only for the keeper
 	OpWatch                   // watch Path; request: an inotify descriptor to add to; without one it is the reply's
 	OpSaveLayer               // request: where the archive of what was changed in an image is written
 	OpSaveBelow               // request: where the archive of the directory Path is written
