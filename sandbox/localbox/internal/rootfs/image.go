@@ -24,6 +24,10 @@ type Image struct {
 	// Programs are this machine's own, with Host; see ProgramDirs. Path says
 	// where they are seen.
 	Programs []Layer
+	// Foreign says that this machine's programs belong to nobody inside, as no
+	// users are mapped: files can be put beside them, and replaced, only in
+	// directories that are made for it.
+	Foreign bool
 	// Later leaves the machine's root where it is: the new one is the current
 	// directory, until Enter is called in a process that shares both.
 	Later bool
@@ -199,13 +203,45 @@ func (b *builder) overlays() error {
 	return os.Chdir(rootDir)
 }
 
+// openUp makes the directories of lower in upper, so that they belong to the
+// root inside: those below it and, when deep, what is in those that software is
+// put into.
+func openUp(lower, upper string, deep bool) error {
+	entries, err := os.ReadDir(lower)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.IsDir() {
+			continue
+		}
+		to := filepath.Join(upper, e.Name())
+		if err := os.Mkdir(to, info.Mode().Perm()|0o700); err != nil {
+			return err
+		}
+		switch e.Name() {
+		case "lib", "libexec", "local", "share":
+			if !deep {
+				continue
+			}
+			if err := openUp(filepath.Join(lower, e.Name()), to, e.Name() == "local"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func upperDir(n int) string { return filepath.Join(diskDir, upperName+strconv.Itoa(n)) }
+
 // maxOptions is what mount(2) takes: a page with its final zero.
 const maxOptions = 4095
 
 // overlay shows lowers, the lowest first, at target of the new root.
 func (b *builder) overlay(target string, lowers []string) error {
-	n := strconv.Itoa(len(b.uppers))
-	upper, work := filepath.Join(diskDir, upperName+n), filepath.Join(diskDir, workName+n)
+	n := len(b.uppers)
+	upper, work := upperDir(n), filepath.Join(diskDir, workName+strconv.Itoa(n))
 	at := filepath.Join(rootDir, target)
 	top := lowers[len(lowers)-1]
 	if target == "/" {
@@ -213,6 +249,11 @@ func (b *builder) overlay(target string, lowers []string) error {
 	}
 	if err := makeUpper(upper, work, top); err != nil {
 		return err
+	}
+	if b.spec.Image.Foreign && target != "/" {
+		if err := openUp(lowers[0], upper, target == "/usr"); err != nil {
+			return err
+		}
 	}
 	var option strings.Builder
 	option.WriteString("userxattr,upperdir=" + upper + ",workdir=" + work + ",lowerdir=")
@@ -255,7 +296,7 @@ func makeUpper(upper, work, top string) error {
 // are out of sight.
 func (b *builder) keepUppers() error {
 	for i, path := range b.uppers {
-		dir := filepath.Join("..", diskDir, upperName+strconv.Itoa(i))
+		dir := filepath.Join("..", upperDir(i))
 		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 		if err != nil {
 			return &fs.PathError{Op: "open", Path: dir, Err: err}
