@@ -1,5 +1,3 @@
 // Package modalbox is the driver that runs sandboxes on Modal (modal.com),
 // through Modal's official Go client.
 package modalbox
-
-import _ "github.com/modal-labs/modal-client/go"

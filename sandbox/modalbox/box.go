@@ -1,0 +1,255 @@
+package modalbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	modal "github.com/modal-labs/modal-client/go"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/modalbox/internal/relay"
+)
+
+// box implements driver.Sandbox.
+type box struct {
+	sb  *modal.Sandbox
+	rec *record
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+
+	closed      atomic.Bool
+	terminating atomic.Bool   // by this handle
+	over        chan struct{} // closed once final is set
+
+	mu      sync.Mutex
+	final   *driver.Info
+	closing bool // no more work is begun
+	tunnels map[int]string
+	waiting int // processes that wait for their end for a while
+	unwatch context.CancelFunc
+
+	work sync.WaitGroup // clean-ups that go on after their call has returned
+
+	devices string // of /proc and /sys, once they are known; by mu
+
+	relayMu sync.Mutex
+	relay   *relay.Relay // nil until it is needed
+}
+
+func newBox(sb *modal.Sandbox, rec *record) *box {
+	b := &box{sb: sb, rec: rec, over: make(chan struct{})}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b
+}
+
+// ID implements driver.Sandbox.
+func (b *box) ID() string { return b.sb.SandboxID }
+
+// prepare makes the directory that commands start in, and so sees that commands
+// can be started at all.
+func (b *box) prepare(ctx context.Context) error {
+	out, code, err := b.script(ctx, `mkdir -p -- "$1" && cd -- "$1"`, b.rec.dir)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%w: Dir %s cannot be made: %s; use one that the image's user may make", driver.ErrInvalid, b.rec.dir, lastLine(out))
+	}
+	return err
+}
+
+// askDir learns the directory of a sandbox that was made by something else.
+func (b *box) askDir(ctx context.Context) error {
+	out, code, err := b.script(ctx, `pwd`)
+	if err != nil || code != 0 {
+		return errors.Join(err, fmt.Errorf("where commands start is not known: %s", lastLine(out)))
+	}
+	b.rec.dir = lastLine(out)
+	return nil
+}
+
+// Info implements driver.Sandbox.
+func (b *box) Info(ctx context.Context) (*driver.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if info := b.ended(); info != nil {
+		return info, nil
+	}
+	if b.closed.Load() {
+		return nil, os.ErrClosed
+	}
+	code, err := b.sb.Poll(ctx, nil)
+	if err != nil {
+		return nil, b.explain(ctx, "look at the sandbox", err)
+	}
+	if code != nil {
+		return b.finish(*code), nil
+	}
+	info := b.rec.info(b.ID())
+	if len(b.rec.ports) > 0 {
+		if info.Ports, err = b.ports(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return info, nil
+}
+
+// ended is the final description, nil while the sandbox is not known to have ended.
+func (b *box) ended() *driver.Info {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.final == nil {
+		return nil
+	}
+	info := *b.final
+	return &info
+}
+
+// finish notes that the sandbox has ended.
+func (b *box) finish(code int) *driver.Info {
+	b.mu.Lock()
+	if b.final == nil {
+		b.final = b.rec.ended(b.ID(), code, time.Now())
+		close(b.over)
+	}
+	b.mu.Unlock()
+	return b.ended()
+}
+
+// explain says what an error means: as a rule one that is not about arguments
+// is because the sandbox has ended.
+func (b *box) explain(ctx context.Context, op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case b.ended() != nil:
+		return driver.ErrEnded
+	case b.closed.Load():
+		return os.ErrClosed
+	}
+	if is[modal.InvalidError](err) {
+		return wrap(op, err)
+	}
+	ask, cancel := detached(ctx)
+	defer cancel()
+	if code, perr := b.sb.Poll(ask, nil); perr == nil && code != nil {
+		b.finish(*code)
+		return driver.ErrEnded
+	}
+	return wrap(op, err)
+}
+
+// usable is what every operation asks first.
+func (b *box) usable(ctx context.Context) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case b.ended() != nil:
+		return driver.ErrEnded
+	case b.closed.Load():
+		return os.ErrClosed
+	}
+	return nil
+}
+
+// Wait implements driver.Sandbox.
+func (b *box) Wait(ctx context.Context) (*driver.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if info := b.ended(); info != nil {
+		return info, nil
+	}
+	code, err := b.sb.Wait(ctx, nil)
+	if err != nil {
+		if info := b.ended(); info != nil {
+			return info, nil
+		}
+		return nil, called(ctx, "wait for the sandbox", err)
+	}
+	return b.finish(code), nil
+}
+
+// Terminate implements driver.Sandbox.
+func (b *box) Terminate(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b.ended() != nil {
+		return nil
+	}
+	if b.closed.Load() {
+		return os.ErrClosed
+	}
+	b.terminating.Store(true)
+	code, err := terminate(ctx, b.sb)
+	if err != nil {
+		return err
+	}
+	b.finish(code)
+	return nil
+}
+
+// terminate ends a sandbox and waits until it is gone.
+func terminate(ctx context.Context, sb *modal.Sandbox) (code int, err error) {
+	if _, err := sb.Terminate(ctx, nil); err != nil {
+		return 0, called(ctx, "terminate the sandbox", err)
+	}
+	code, err = sb.Wait(ctx, nil)
+	return code, called(ctx, "wait for the sandbox's end", err)
+}
+
+// Close implements driver.Sandbox.
+func (b *box) Close() error {
+	b.mu.Lock()
+	b.closing = true
+	b.mu.Unlock()
+	b.work.Wait()
+	err := b.closeRelay()
+	if b.closed.Swap(true) {
+		return nil
+	}
+	b.stop()
+	return errors.Join(err, b.sb.Detach())
+}
+
+// watch calls a function for as long as a process is awaited: meanwhile it is
+// looked after whether the sandbox ends, since what Modal says of a process of
+// one that has ended can be nothing at all.
+func (b *box) watch() (done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting++
+	if b.waiting == 1 {
+		ctx, cancel := context.WithCancel(b.ctx)
+		b.unwatch = cancel
+		go func() {
+			for ctx.Err() == nil {
+				if code, err := b.sb.Wait(ctx, nil); err == nil {
+					b.finish(code)
+					return
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(watchPause):
+				}
+			}
+		}()
+	}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.waiting--; b.waiting == 0 {
+			b.unwatch()
+		}
+	}
+}
+
+// watchPause is how long to wait after Modal did not answer.
+const watchPause = time.Second
