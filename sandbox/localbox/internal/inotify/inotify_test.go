@@ -137,6 +137,23 @@ func TestFoundIsToldOnce(t *testing.T) {
 	), "4[/r/x ]", "3[/r/n/again]", "1[/r/n/again]", "1[/r/n/sub/below]")
 }
 
+// A directory was removed and made again before the first was listed: what is in
+// the second is told after its making too.
+func TestMadeAgainBeforeListed(t *testing.T) {
+	const dir = unix.IN_ISDIR
+	tr := tree()
+	play(tr, inotify.Event{WD: 1, Mask: unix.IN_CREATE | dir, Name: "n"})
+	second := []inotify.Entry{{Path: "/r/n", WD: 5}, {Path: "/r/n/f"}}
+	tr.Found("/r/n", second)
+	check(t, "changes", play(tr,
+		inotify.Event{WD: 1, Mask: unix.IN_DELETE | dir, Name: "n"},
+		inotify.Event{WD: 1, Mask: unix.IN_CREATE | dir, Name: "n"},
+	), "3[/r/n]", "1[/r/n]", "scan /r/n")
+	if found := tr.Found("/r/n", second); len(found) != 1 {
+		t.Errorf("found %v", found)
+	}
+}
+
 // A watched directory was moved into one that is new and was found there: it is
 // not dropped when the move is told.
 func TestMovedIntoNewDirectory(t *testing.T) {

@@ -3,6 +3,7 @@
 package inotify
 
 import (
+	"maps"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -154,7 +155,7 @@ func (t *Tree) entry(r *Result, ev Event, to *Event) {
 		r.Changes = append(r.Changes, one(driver.ChangeCreate, path))
 		t.scan(r, path, isDir)
 	case ev.Mask&unix.IN_DELETE != 0:
-		delete(t.told, path)
+		t.forget(path, isDir)
 		r.Changes = append(r.Changes, one(driver.ChangeRemove, path))
 	case ev.Mask&unix.IN_MOVED_FROM != 0 && to != nil:
 		t.move(r, path, t.path(*to), isDir)
@@ -164,6 +165,15 @@ func (t *Tree) entry(r *Result, ev Event, to *Event) {
 		t.move(r, "", path, isDir)
 	default:
 		t.touched(r, path, ev.Mask)
+	}
+}
+
+// forget is for a file that is gone from path. What was told below it may have
+// been in another directory, of the same name, that came later.
+func (t *Tree) forget(path string, isDir bool) {
+	delete(t.told, path)
+	if isDir {
+		maps.DeleteFunc(t.told, func(p string, _ bool) bool { return strings.HasPrefix(p, path+"/") })
 	}
 }
 
@@ -187,7 +197,7 @@ func (t *Tree) scan(r *Result, path string, isDir bool) {
 
 // move is for a file that went from one path to the other; "" is outside.
 func (t *Tree) move(r *Result, from, to string, isDir bool) {
-	delete(t.told, from)
+	t.forget(from, isDir)
 	if to != "" && t.told[to] { // reported where it was found
 		delete(t.told, to)
 		to = ""
