@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path"
 	"slices"
@@ -27,14 +28,14 @@ func (m *Mount) commitChanges(ctx context.Context) error {
 	}
 	changed, removed, err := m.differences(ctx, s.found)
 	if err != nil || len(changed)+len(removed) == 0 {
-		return err
+		return errors.Join(err, s.tooLong)
 	}
 	puts, err := m.stageAll(ctx, changed, s.found)
 	defer m.unstage(puts)
 	if err != nil {
 		return err
 	}
-	return m.hand(puts, removed, s.found)
+	return errors.Join(m.hand(puts, removed, s.found), s.tooLong)
 }
 
 // differences names what the copy has in another form than when it last agreed

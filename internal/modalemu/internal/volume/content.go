@@ -46,7 +46,9 @@ const copyChunk = 64 << 20
 
 // copyContent copies the first size bytes of src, holes as holes.
 func copyContent(ctx context.Context, dst, src *os.File, size int64) error {
+	var end int64
 	err := extents(src, size, func(offset, length int64) error {
+		end = offset + length
 		if _, err := dst.Seek(offset, io.SeekStart); err != nil {
 			return err
 		}
@@ -68,8 +70,8 @@ func copyContent(ctx context.Context, dst, src *os.File, size int64) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
+	if err != nil || end >= size {
+		return err // without a Truncate, after which ext4 writes the file to disk at once
 	}
 	return dst.Truncate(size)
 }

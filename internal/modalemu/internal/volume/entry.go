@@ -47,6 +47,13 @@ type stamp struct {
 	inode, links uint64
 }
 
+// untouched reports whether s and t are of a file that nobody has written to
+// in between; it may have got or lost other names.
+func (s stamp) untouched(t stamp) bool {
+	s.ctime, s.links = t.ctime, t.links
+	return s == t
+}
+
 // grain is more than the clock of any kernel's file system advances by at once.
 const grain = 50 * time.Millisecond
 

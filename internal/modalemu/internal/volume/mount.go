@@ -63,8 +63,7 @@ func (s *Store) Mount(ctx context.Context, id string, opts *MountOptions) (*Moun
 	}
 	m := &Mount{store: s, vol: v, prefix: prefix, readOnly: opts.ReadOnly, held: make(map[string]held), stopped: make(chan struct{})}
 	if err := m.open(ctx); err != nil {
-		m.drop()
-		return nil, err
+		return nil, errors.Join(err, m.drop())
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop

@@ -10,14 +10,21 @@ import (
 // has become something else: the sandbox goes on while its copy is looked at. The
 // next commit sees what it has become.
 func gone(err error) bool {
+	if err == nil {
+		return false
+	}
 	for _, e := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ESTALE, errChanged} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
 	// os.Root's own error for a link that leads outside has no name.
-	var pe *fs.PathError
-	return errors.As(err, &pe) && pe.Err != nil && pe.Err.Error() == "path escapes from parent"
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err.Error() == "path escapes from parent" {
+			return true
+		}
+	}
+	return false
 }
 
 // occupied reports whether err says that something unexpected has a name.

@@ -17,13 +17,17 @@ const (
 	maxEntries = 500_000
 	// maxPath is the longest path that a volume keeps: no system call takes more.
 	maxPath = 4000
+	// maxDepth is how deep the directories of a volume may be.
+	maxDepth = 256
 	// readBatch is how many names of a directory are read at once.
 	readBatch = 1024
 )
 
 // scan is one walk through a copy.
 type scan struct {
-	found map[string]stamp
+	found   map[string]stamp
+	depth   int
+	tooLong error // set when something was left out
 }
 
 // walk finds everything below root that a volume keeps. The zero scan may be
@@ -61,7 +65,10 @@ func (s *scan) dir(ctx context.Context, dir *os.Root, prefix string) error {
 
 // add notes the file name of dir, and what is in it.
 func (s *scan) add(ctx context.Context, dir *os.Root, name, full string) error {
-	if len(full) > maxPath {
+	if len(full) > maxPath || s.depth > maxDepth {
+		if s.tooLong == nil {
+			s.tooLong = fmt.Errorf("%w: a volume keeps no path of more than %d bytes or %d directories, such as %.60q...", driver.ErrInvalid, maxPath, maxDepth, full)
+		}
 		return nil
 	}
 	info, err := dir.Lstat(name)
@@ -90,6 +97,8 @@ func (s *scan) add(ctx context.Context, dir *os.Root, name, full string) error {
 		return err
 	}
 	defer sub.Close()
+	s.depth++
+	defer func() { s.depth-- }()
 	return s.dir(ctx, sub, full)
 }
 

@@ -67,7 +67,7 @@ func (u *updater) own(p string) (now stamp, ours bool, err error) {
 	h, known := u.m.held[p]
 	switch {
 	case known:
-		ours = now == h.stamp
+		ours = now.untouched(h.stamp)
 	case now == stamp{}:
 		ours = true
 	default:
@@ -156,7 +156,7 @@ func (u *updater) bringFile(ctx context.Context, p string, e entry, now stamp) e
 	if first := u.brought[e.blob]; e.kind == regular && len(first) > 0 && u.m.held[first[0]].inode != st.inode && !u.m.readOnly {
 		return errChanged // the sandbox has put something else in the place of the first name
 	}
-	if st.inode != before.inode || st.mtime != before.mtime || st.size != before.size {
+	if !st.untouched(before) {
 		delete(u.m.held, p) // already written to: the next commit has it
 		return nil
 	}
@@ -212,7 +212,7 @@ func (u *updater) relink() error {
 				return err
 			}
 			h := u.m.held[p]
-			if st.inode == h.inode && st.mtime == h.mtime && st.size == h.size && st.mode == h.mode {
+			if st.untouched(h.stamp) {
 				h.stamp = st
 				u.m.held[p] = h
 			}
