@@ -82,13 +82,21 @@ func (s *Server) create(ctx context.Context, o *order) (*sandbox, error) {
 	if err := s.boxes.begin(app.ID, name); err != nil {
 		return nil, err
 	}
+	made := false
+	defer func() {
+		if !made {
+			s.boxes.abandon(app.ID, name)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, createWait)
 	defer cancel()
-	if err := s.furnish(ctx, sb, p, o.definition); err != nil {
-		s.boxes.abandon(app.ID, name)
+	failed, err := s.furnish(ctx, sb, p, o.definition)
+	if err != nil {
 		return nil, err
 	}
+	made = true
 	s.boxes.add(sb)
+	go s.attend(sb, failed)
 	return sb, nil
 }
 
@@ -104,14 +112,15 @@ func (s *Server) ownVariables(sb *sandbox, def *pb.Sandbox) map[string]string {
 	return own
 }
 
-// furnish makes what a sandbox consists of.
-func (s *Server) furnish(ctx context.Context, sb *sandbox, p *plan, def *pb.Sandbox) error {
+// furnish makes what a sandbox consists of. failed is the result of one whose
+// command could not be started.
+func (s *Server) furnish(ctx context.Context, sb *sandbox, p *plan, def *pb.Sandbox) (failed *pb.GenericResult, err error) {
 	if err := os.MkdirAll(sb.task.dir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	c, failed, err := s.newContainer(ctx, sb.task, "", mainName, p, def)
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(sb.task.dir))
+		return nil, errors.Join(err, os.RemoveAll(sb.task.dir))
 	}
 	sb.task.main = c
 	sb.task.idle = newIdleTimer(p.idle, func() { c.end(endIdle) })
@@ -123,11 +132,10 @@ func (s *Server) furnish(ctx context.Context, sb *sandbox, p *plan, def *pb.Sand
 		if sb.tunnels, err = s.openTunnels(ctx, sb, ports, def.GetInboundCidrAllowlist()); err != nil {
 			s.endNow(c)
 			s.letGo(sb)
-			return err
+			return nil, errors.Join(err, os.RemoveAll(sb.task.dir))
 		}
 	}
-	go s.attend(sb, failed)
-	return nil
+	return failed, nil
 }
 
 // mainName is the name of a sandbox's own container.
@@ -174,36 +182,45 @@ func (s *Server) endNow(c *container) {
 
 // newContainer makes a container and starts its command. failed is the result
 // of one whose command could not be started.
-func (s *Server) newContainer(ctx context.Context, t *task, id, name string, p *plan, def *pb.Sandbox) (c *container, failed *pb.GenericResult, err error) {
-	c = &container{
+func (s *Server) newContainer(ctx context.Context, t *task, id, name string, p *plan, def *pb.Sandbox) (_ *container, failed *pb.GenericResult, err error) {
+	c := &container{
 		id: id, name: name, task: t, definition: def, createdAt: time.Now(),
 		stop: make(chan ending, 1), ended: make(chan struct{}),
 	}
+	made := false
 	defer func() {
-		if err != nil {
+		if !made {
 			s.endNow(c)
 		}
 	}()
+	if failed, err = s.outfit(ctx, c, p); err != nil {
+		return nil, nil, err
+	}
+	made = true
+	return c, failed, nil
+}
+
+// outfit makes what a container consists of, as far as it comes.
+func (s *Server) outfit(ctx context.Context, c *container, p *plan) (failed *pb.GenericResult, err error) {
 	for _, m := range p.volumes {
 		mount, vol, err := s.volumes.mount(ctx, m.GetVolumeId(), m)
 		if err != nil {
-			return nil, nil, fmt.Errorf("volume %s at %s: %w", m.GetVolumeId(), m.GetMountPath(), err)
+			return nil, fmt.Errorf("volume %s at %s: %w", m.GetVolumeId(), m.GetMountPath(), err)
 		}
 		c.volumes = append(c.volumes, vol)
 		mount.Target = path.Clean(m.GetMountPath())
 		p.config.Mounts = append(p.config.Mounts, mount)
 	}
-	p.config.Tags = map[string]string{"modalemu": t.sandboxID}
+	p.config.Tags = map[string]string{"modalemu": c.task.sandboxID}
 	if c.box, err = s.provider.Create(ctx, &p.config); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, dir := range p.dirs {
 		if err := c.box.Files().MkdirAll(ctx, dir, 0o755); err != nil {
-			return nil, nil, fmt.Errorf("make %s: %w", dir, err)
+			return nil, fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
-	failed, err = s.startEntry(ctx, c, p.args)
-	return c, failed, err
+	return s.startEntry(ctx, c, p.args)
 }
 
 // createSidecar makes a container beside a sandbox's own. Names are unique

@@ -78,7 +78,7 @@ func (a *answers) run(ctx context.Context, key string, got *answer, req any, nex
 	defer close(got.done)
 	defer func() {
 		if r := recover(); r != nil {
-			got.err = &panicError{reason: r}
+			got.err = panicked(r)
 		}
 		if got.err != nil {
 			a.mu.Lock()

@@ -248,6 +248,9 @@ func (s *Server) shutdown() error {
 	s.boxes.close()
 	s.grpc.Stop()
 	err := <-s.served
+	if errors.Is(err, grpc.ErrServerStopped) {
+		err = nil // it was stopped before it began
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	return errors.Join(err, s.boxes.terminateAll(ctx), s.release())

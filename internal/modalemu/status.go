@@ -61,7 +61,7 @@ type guard struct{ log *slog.Logger }
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			resp, err = nil, g.panicked(ctx, info.FullMethod, r)
+			resp, err = nil, g.mapped(ctx, info.FullMethod, panicked(r))
 		}
 	}()
 	resp, err = next(ctx, req)
@@ -74,7 +74,7 @@ func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = g.panicked(ss.Context(), info.FullMethod, r)
+			err = g.mapped(ss.Context(), info.FullMethod, panicked(r))
 		}
 	}()
 	return g.mapped(ss.Context(), info.FullMethod, next(srv, ss))
@@ -88,12 +88,13 @@ func (g guard) mapped(ctx context.Context, method string, err error) error {
 	return out
 }
 
-func (g guard) panicked(ctx context.Context, method string, reason any) error {
-	g.log.ErrorContext(ctx, "call panicked", "method", method, "reason", reason, "stack", string(debug.Stack()))
-	return toStatus(&panicError{reason: reason})
+// panicError is what a call's panic becomes.
+type panicError struct {
+	reason any
+	stack  []byte
 }
 
-// panicError is what a call's panic becomes.
-type panicError struct{ reason any }
+// panicked is called while the stack is still that of the panic.
+func panicked(reason any) error { return &panicError{reason: reason, stack: debug.Stack()} }
 
-func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.reason) }
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.reason, e.stack) }
