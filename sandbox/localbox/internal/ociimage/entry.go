@@ -43,7 +43,7 @@ func (u *unpacker) whiteoutName(parent int, dir, rest string) error {
 	case strings.HasPrefix(rest, ".wh."):
 		return nil // book-keeping of AUFS
 	case rest == "" || rest == "." || rest == "..":
-		return fmt.Errorf("%w: it removes nothing that has a name", ErrLayer)
+		return fmt.Errorf("%w: it removes nothing that has a name", ErrDamaged)
 	}
 	return u.whiteout(parent, dir, rest)
 }
@@ -95,7 +95,7 @@ func (u *unpacker) make(p place, hdr *tar.Header, r io.Reader) error {
 	case tar.TypeChar, tar.TypeBlock:
 		return nil // a sandbox has the devices that it gets, and can use no others
 	}
-	return fmt.Errorf("%w: entries of type %q are not known", ErrLayer, hdr.Typeflag)
+	return fmt.Errorf("%w: entries of type %q are not known", ErrDamaged, hdr.Typeflag)
 }
 
 // clear removes what is at p.
@@ -144,9 +144,6 @@ func (u *unpacker) makeFile(p place, hdr *tar.Header, r io.Reader) error {
 	f := os.NewFile(uintptr(fd), p.base)
 	defer f.Close()
 	if err := u.copySparse(f, r); err != nil {
-		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("%w: %w", ErrLayer, err)
-		}
 		return err
 	}
 	if err := setXattrs(p.proc(), hdr); err != nil {
@@ -176,7 +173,7 @@ func (u *unpacker) copySparse(f *os.File, r io.Reader) error {
 			break
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
 	if hole > 0 {
@@ -202,7 +199,7 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 func (u *unpacker) makeLink(p place, hdr *tar.Header) error {
 	target, err := entryName(hdr.Linkname)
 	if err != nil || target == "" {
-		return fmt.Errorf("%w: a hard link to %q", ErrLayer, hdr.Linkname)
+		return fmt.Errorf("%w: a hard link to %q", ErrDamaged, hdr.Linkname)
 	}
 	dir, base := path.Split(target)
 	fd, _, err := u.walk(strings.TrimSuffix(dir, "/"), false)
@@ -211,7 +208,7 @@ func (u *unpacker) makeLink(p place, hdr *tar.Header) error {
 		var st unix.Stat_t
 		if err = unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
 			if t := st.Mode & unix.S_IFMT; t == unix.S_IFDIR || isWhiteout(&st) {
-				return fmt.Errorf("%w: a hard link to %q", ErrLayer, hdr.Linkname)
+				return fmt.Errorf("%w: a hard link to %q", ErrDamaged, hdr.Linkname)
 			}
 			return os.NewSyscallError("linkat", unix.Linkat(fd, base, p.fd, p.base, 0))
 		}
@@ -226,7 +223,7 @@ func (u *unpacker) makeLink(p place, hdr *tar.Header) error {
 func (u *unpacker) copyBelow(p place, target string) error {
 	n, err := u.under.lookup(target)
 	if err != nil || !n.info.Mode().IsRegular() {
-		return fmt.Errorf("%w: a hard link to %q, which is not there", ErrLayer, target)
+		return fmt.Errorf("%w: a hard link to %q, which is not there", ErrDamaged, target)
 	}
 	if err := u.limits.take(n.info.Size()); err != nil {
 		return err

@@ -62,7 +62,7 @@ func (u *unpacker) walk(name string, grow bool) (fd int, real string, err error)
 			if link != "" {
 				if links++; links > maxLinks {
 					unix.Close(fd)
-					return -1, "", fmt.Errorf("%w: its links lead in a circle", ErrLayer)
+					return -1, "", fmt.Errorf("%w: its links lead in a circle", ErrDamaged)
 				}
 				todo = append(strings.Split(link, "/"), todo...)
 				if !path.IsAbs(link) {
@@ -109,7 +109,7 @@ func (u *unpacker) step(p place, grow bool) (fd int, link string, err error) {
 		link, err := readlink(p)
 		return -1, link, err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return -1, "", fmt.Errorf("%w: %q is not a directory", ErrLayer, p.path())
+		return -1, "", fmt.Errorf("%w: %q is not a directory", ErrDamaged, p.path())
 	}
 	fd, err = openBeneath(p.fd, p.base, unix.O_PATH|unix.O_DIRECTORY)
 	return fd, "", os.NewSyscallError("openat2", err)

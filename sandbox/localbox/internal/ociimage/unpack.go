@@ -19,8 +19,8 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
-// ErrLayer is matched by what is wrong with a layer itself.
-var ErrLayer = errors.New("the layer is damaged or hostile")
+// ErrDamaged is matched by what is wrong with an image itself.
+var ErrDamaged = errors.New("the image is damaged or hostile")
 
 // limits counts down over all layers of an image.
 type limits struct{ bytes, files int64 }
@@ -80,14 +80,14 @@ func unpackTar(dir string, r io.Reader, under *View, owners bool, l *limits) (em
 			break
 		}
 		if err != nil {
-			return false, fmt.Errorf("%w: %w", ErrLayer, err)
+			return false, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		if err := u.entry(hdr, tr); err != nil {
 			return false, fmt.Errorf("%q: %w", hdr.Name, err)
 		}
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil { // what pads it counts in its digest
-		return false, err
+		return false, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return u.count == 0, u.finish()
 }
@@ -97,7 +97,7 @@ func unpackTar(dir string, r io.Reader, under *View, owners bool, l *limits) (em
 func entryName(name string) (string, error) {
 	clean := path.Clean(strings.TrimLeft(name, "/"))
 	if clean == ".." || strings.HasPrefix(clean, "../") || strings.ContainsRune(clean, 0) {
-		return "", fmt.Errorf("%w: the name leads out of the layer", ErrLayer)
+		return "", fmt.Errorf("%w: the name leads out of the layer", ErrDamaged)
 	}
 	if clean == "." {
 		return "", nil
