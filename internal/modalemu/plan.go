@@ -21,6 +21,9 @@ const (
 	// driverGrace is what the driver waits longer than this server before it
 	// ends a sandbox: for the case that this server is gone.
 	driverGrace = 2 * time.Minute
+	// defaultDisk is less than Modal's 512 GiB, since it is in memory here, but
+	// more than the largest file that Modal's client reads, 5 GiB.
+	defaultDisk = 16 << 30
 )
 
 // plan is what a container's definition asks for, checked.
@@ -146,7 +149,10 @@ func planResources(p *plan, def *pb.Sandbox) error {
 		}
 		p.config.Memory = int64(limit) << 20
 	}
-	p.config.Disk = int64(r.GetEphemeralDiskMb()) << 20
+	p.config.Disk = defaultDisk
+	if mib := r.GetEphemeralDiskMb(); mib > 0 {
+		p.config.Disk = int64(mib) << 20
+	}
 	return nil
 }
 
