@@ -28,6 +28,25 @@ func (p *provider) imageRoot(_ context.Context, cfg *driver.Config) (*wire.Root,
 	return nil, nil
 }
 
+// MountImage implements driver.ImageMounter, for a program that runs as root. What
+// is written there counts towards Config.Memory and is bounded by Config.Disk,
+// each mount for itself.
+func (b *box) MountImage(ctx context.Context, dir, id string) error {
+	req := &wire.KeeperRequest{Op: wire.KeeperMount, Path: dir}
+	if id != "" {
+		var err error
+		if req.Root, err = b.p.imageNamed(id); err != nil {
+			return err
+		}
+	}
+	return b.atDesk(ctx, req)
+}
+
+// UnmountImage implements driver.ImageMounter.
+func (b *box) UnmountImage(ctx context.Context, dir string) error {
+	return b.atDesk(ctx, &wire.KeeperRequest{Op: wire.KeeperUnmount, Path: dir})
+}
+
 // onWire is an image as it is told to the keeper.
 func onWire(r *ociimage.Root) *wire.Root {
 	if r == nil {

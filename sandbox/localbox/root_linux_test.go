@@ -169,3 +169,69 @@ func TestWritableMount(t *testing.T) {
 		})
 	}
 }
+
+func TestMountImage(t *testing.T) {
+	p := open(t, stateDir(t))
+	sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: localbox.HostRoot}})
+	ctx := testContext(t)
+	if os.Geteuid() != 0 {
+		if err := sb.MountImage(ctx, "/mnt/a", sandbox.Image{}); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("as an ordinary user: %v", err)
+		}
+		return
+	}
+	shell(t, sb, "mkdir -p /srv/tree/below; echo x > /srv/tree/below/file; echo tool > /usr/bin/tool")
+	tree, err := sb.SnapshotDir(ctx, "/srv/tree")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := sb.Snapshot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, image := range map[string]string{"default": "", "image": localbox.HostRoot} {
+		t.Run(name, func(t *testing.T) {
+			sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: image}})
+			at := "/workspace/at"
+			shell(t, sb, "mkdir -p "+at+"; echo under > "+at+"/under")
+			mount := func(image sandbox.Image) {
+				t.Helper()
+				if err := sb.MountImage(ctx, at, image); err != nil {
+					t.Fatal(err)
+				}
+			}
+			check := func(script, want string) {
+				t.Helper()
+				if got := shell(t, sb, "cd "+at+"; "+script); got != want {
+					t.Errorf("%s: %q, want %q", script, got, want)
+				}
+			}
+			mount(tree)
+			check("ls; cat below/file; echo changed > below/file; rm -r below; ls; echo more > more; cat more", "below\nx\nmore")
+			mount(sandbox.Image{})
+			check("ls; echo empty > file; cat file", "empty")
+			mount(whole)
+			check("ls; cat usr/bin/tool srv/tree/below/file; test -d usr/lib; echo y > usr/local/y", "bin\ndev\netc\nhome\nlib\nlib64\nmedia\nmnt\nopt\nproc\nroot\nrun\nsbin\nsrv\nsys\ntmp\nusr\nvar\nworkspace\ntool\nx")
+			for _, want := range []string{"file", "more", "under"} {
+				if err := sb.UnmountImage(ctx, at); err != nil {
+					t.Fatal(err)
+				}
+				check("ls", want)
+			}
+			for path, want := range map[string]error{at: sandbox.ErrInvalid, "/workspace": sandbox.ErrInvalid, "/": sandbox.ErrInvalid,
+				"/proc": fs.ErrPermission, "/nowhere": fs.ErrNotExist} {
+				if err := sb.UnmountImage(ctx, path); !errors.Is(err, want) {
+					t.Errorf("unmount %s: %v, want %v", path, err, want)
+				}
+			}
+			for path, want := range map[string]error{"/": sandbox.ErrInvalid, "/proc": fs.ErrPermission, "/dev/x": fs.ErrPermission} {
+				if err := sb.MountImage(ctx, path, tree); !errors.Is(err, want) {
+					t.Errorf("mount on %s: %v, want %v", path, err, want)
+				}
+			}
+			if err := sb.MountImage(ctx, at, sandbox.Image{Snapshot: "img-00000000000000000000"}); !errors.Is(err, sandbox.ErrNotFound) {
+				t.Errorf("an unknown image: %v", err)
+			}
+		})
+	}
+}

@@ -37,6 +37,7 @@ type box struct {
 	exited chan struct{}
 	closer []io.Closer // ports, way out
 	way    wayOut
+	shown  shown
 
 	mu     sync.Mutex
 	why    driver.End
@@ -360,6 +361,7 @@ func (b *box) close() error {
 // letGo gives back what outlasts the files, and tells those who wait.
 func (b *box) letGo() {
 	b.seat.leave()
+	b.shown.letGo()
 	for _, f := range []*os.File{b.stderr, b.alive, b.done} {
 		if f != nil {
 			f.Close()

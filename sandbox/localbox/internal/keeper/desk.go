@@ -55,6 +55,10 @@ func (b *box) ask(ctx context.Context, req *wire.KeeperRequest) error {
 			return fmt.Errorf("%w: %w", driver.ErrInvalid, err)
 		}
 		return b.setNetwork(ctx, req.Config.Network)
+	case wire.KeeperMount:
+		return b.mountImage(ctx, req.Path, req.Root)
+	case wire.KeeperUnmount:
+		return b.unmountImage(ctx, req.Path)
 	}
 	return fmt.Errorf("unknown request %d: %w", req.Op, driver.ErrInvalid)
 }

@@ -90,6 +90,12 @@ func (s *isolatedSeat) ownerNamespace(b *box, fd int) (*os.File, error) {
 	if s.setup.Root != nil && st.Uid == 0 && st.Gid == 0 {
 		return userNamespace(b.pid) // there root is root already, and others are themselves
 	}
+	return s.newNamespace(b, int(st.Uid), int(st.Gid))
+}
+
+// newNamespace makes a user namespace in which uid and gid are the sandbox's
+// user, and there is nobody else.
+func (s *isolatedSeat) newNamespace(b *box, uid, gid int) (*os.File, error) {
 	mine, theirs, err := reexec.Pair()
 	if err != nil {
 		return nil, err
@@ -101,8 +107,8 @@ func (s *isolatedSeat) ownerNamespace(b *box, fd int) (*os.File, error) {
 			return reexec.Start(setup.Role, theirs, nil, reexec.Environ(), &syscall.SysProcAttr{
 				Cloneflags:  unix.CLONE_NEWUSER,
 				Pdeathsig:   syscall.SIGKILL,
-				UidMappings: []syscall.SysProcIDMap{{ContainerID: int(st.Uid), HostID: s.uid, Size: 1}},
-				GidMappings: []syscall.SysProcIDMap{{ContainerID: int(st.Gid), HostID: s.gid, Size: 1}},
+				UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: s.uid, Size: 1}},
+				GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: s.gid, Size: 1}},
 			})
 		})
 	}, func(p int) { pid = p }, func(syscall.WaitStatus, *syscall.Rusage) {})

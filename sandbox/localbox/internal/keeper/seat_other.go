@@ -27,6 +27,14 @@ func (b *box) takeIsolated(*wire.Boot) error {
 	return fmt.Errorf("%w: %w", driver.ErrNoIsolation, errNoLinux)
 }
 
+func (b *box) mountImage(context.Context, string, *wire.Root) error {
+	return &driver.UnsupportedError{Setting: "MountImage", Reason: "plain processes have this machine's files"}
+}
+
+func (b *box) unmountImage(ctx context.Context, path string) error {
+	return b.mountImage(ctx, path, nil)
+}
+
 // newStderr makes a file without a name.
 func newStderr() (*os.File, error) {
 	f, err := os.CreateTemp("", "localbox")

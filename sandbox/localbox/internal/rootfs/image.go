@@ -153,23 +153,26 @@ func (b *builder) imageDisk() error {
 
 // attachLayers mounts the layers under short names.
 func (b *builder) attachLayers() error {
-	if err := os.Mkdir(layersDir, 0o700); err != nil {
+	if err := os.Mkdir(layersDir, 0o755); err != nil {
 		return err
 	}
-	put := func(fd int, name string) error {
+	put := func(l *Layer, name string) error {
 		if err := os.Mkdir(filepath.Join(layersDir, name), 0o700); err != nil {
 			return err
 		}
+		fd := l.FD
+		l.FD = -1 // attach closes it
 		return attach(fd, "/"+layersDir+"/"+name)
 	}
-	for i, l := range b.spec.Image.Layers {
-		if err := put(l.FD, strconv.Itoa(i)); err != nil {
+	img := b.spec.Image
+	for i := range img.Layers {
+		if err := put(&img.Layers[i], strconv.Itoa(i)); err != nil {
 			return fmt.Errorf("layer %d: %w", i+1, err)
 		}
 	}
-	for i, l := range b.spec.Image.Programs {
-		if err := put(l.FD, hostLayer+strconv.Itoa(i)); err != nil {
-			return fmt.Errorf("%s: %w", l.Path, err)
+	for i := range img.Programs {
+		if err := put(&img.Programs[i], hostLayer+strconv.Itoa(i)); err != nil {
+			return fmt.Errorf("%s: %w", img.Programs[i].Path, err)
 		}
 	}
 	return nil
@@ -178,7 +181,10 @@ func (b *builder) attachLayers() error {
 // overlays mounts the new root and goes there.
 func (b *builder) overlays() error {
 	img := b.spec.Image
-	lowers := []string{blankDir}
+	var lowers []string
+	if _, err := os.Lstat(blankDir); err == nil {
+		lowers = append(lowers, blankDir)
+	}
 	for i := range img.Layers {
 		lowers = append(lowers, layersDir+"/"+strconv.Itoa(i))
 	}
@@ -245,9 +251,9 @@ func (b *builder) overlay(target string, lowers []string) error {
 	at := filepath.Join(rootDir, target)
 	top := lowers[len(lowers)-1]
 	if target == "/" {
-		top = blankDir // a layer that says nothing of the root has a mode all the same
+		top = lowers[0] // a layer that says nothing of the root has a mode all the same
 	}
-	if err := makeUpper(upper, work, top); err != nil {
+	if err := b.owner.do(func() error { return makeUpper(upper, work, top) }); err != nil {
 		return err
 	}
 	if b.spec.Image.Foreign && target != "/" {

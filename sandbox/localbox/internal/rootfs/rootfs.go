@@ -65,6 +65,7 @@ type builder struct {
 	sources map[string]source
 	mounts  []source
 	uppers  []string // the directories that have an overlay of their own
+	owner   *owner   // nil: this process's user
 }
 
 type buildStep struct {
@@ -187,7 +188,7 @@ func (b *builder) root() error {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			continue
 		}
-		if err := mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data); err != nil {
+		if err := mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data+b.owner.option()); err != nil {
 			return err
 		}
 		return os.Chdir(dir)
@@ -230,7 +231,7 @@ func (b *builder) mountDisk() error {
 	}
 	// An inode costs the kernel about a kilobyte that size= does not count.
 	inodes := max(b.spec.Disk/4096, 1024)
-	data := fmt.Sprintf("size=%d,nr_inodes=%d,mode=755", b.spec.Disk, inodes)
+	data := fmt.Sprintf("size=%d,nr_inodes=%d,mode=755", b.spec.Disk, inodes) + b.owner.option()
 	return mount("tmpfs", diskDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data)
 }
 

@@ -19,6 +19,8 @@ const (
 
 	// Of one sandbox, at its desk, one for each connection.
 	KeeperSetNetwork // to Config.Network
+	KeeperMount      // of the sandbox asked: show Root in the directory Path; without Root an empty one
+	KeeperUnmount    // undo that
 )
 
 // KeeperRequest is what a host asks its keeper.
@@ -29,6 +31,7 @@ type KeeperRequest struct {
 	Plain  bool   // without isolation
 	Config driver.Config
 	Root   *Root // the image's files; nil: this machine's programs, read-only
+	Path   string
 }
 
 // Walk implements Message.
@@ -39,6 +42,7 @@ func (r *KeeperRequest) Walk(c *Codec) {
 	c.Bool(&r.Plain)
 	walkConfig(c, &r.Config)
 	optional(c, &r.Root)
+	c.String(&r.Path)
 }
 
 // optional walks a message that may be missing.
