@@ -31,7 +31,8 @@ type outcome struct {
 // closes the pipes. It must be called once after Start, and not before reads
 // from StdoutPipe and StderrPipe are done.
 //
-// A command that failed is an *ExitError. When the context ended first, the
+// A command that failed is an *ExitError, which is joined with what went wrong
+// with its streams, if anything did, as the output may lack something then. When the context ended first, the
 // error matches the context's and its cause, and is an *ExitError too if the
 // command was killed by that. When the sandbox ended first the error matches
 // ErrEnded.
@@ -50,6 +51,9 @@ func (c *Cmd) Wait() error {
 		return c.fail(errors.Join(end.err, end.cancel))
 	case end.exit.Code != 0 || end.exit.Signal != 0:
 		c.exit = &end.exit
+		if copyErr != nil && end.cancel == nil { // the output may lack something
+			return errors.Join(c.exitError(end), c.fail(copyErr))
+		}
 		return c.exitError(end)
 	}
 	c.exit = &end.exit
