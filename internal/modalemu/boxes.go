@@ -31,7 +31,8 @@ type sandbox struct {
 	imageID   string
 	createdAt time.Time
 	task      *task
-	tunnels   tunnels       // nil without ports
+	tunnels   tunnels // nil without ports
+	connect   connector
 	snapshot  *exitSnapshot // nil unless asked for
 	timer     *time.Timer
 

@@ -171,6 +171,7 @@ func (s *Server) letGo(sb *sandbox) {
 	if sb.tunnels != nil {
 		sb.tunnels.close()
 	}
+	sb.connect.close()
 }
 
 // endNow ends a container that nobody watches.

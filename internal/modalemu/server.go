@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/vivarium-go/vivarium/internal/modalemu/internal/tunnel"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox"
 )
@@ -82,6 +83,8 @@ type Server struct {
 	builds  *builds
 	volumes volumeFiles
 
+	authority *tunnel.Authority
+
 	ctx     context.Context // ends with Close; what runs in the background
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -122,6 +125,9 @@ func start(opts *Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.openState(); err != nil {
+		return nil, err
+	}
+	if err := s.openAuthority(); err != nil {
 		return nil, err
 	}
 	if s.lis, err = net.Listen("tcp", s.opts.Listen); err != nil {
