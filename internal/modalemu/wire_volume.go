@@ -1,0 +1,34 @@
+package modalemu
+
+import (
+	"context"
+	"path/filepath"
+
+	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
+
+	"github.com/vivarium-go/vivarium/internal/modalemu/internal/volume"
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+)
+
+// volumeStore keeps the files of volumes below the state directory.
+type volumeStore struct{ store *volume.Store }
+
+func newVolumeFiles(s *Server) (volumeFiles, error) {
+	store, err := volume.Open(filepath.Join(s.dir, "files"), &volume.Options{Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	return &volumeStore{store}, nil
+}
+
+func (v *volumeStore) mount(ctx context.Context, id string, m *pb.VolumeMount) (driver.Mount, volumeMount, error) {
+	mount, err := v.store.Mount(ctx, id, &volume.MountOptions{ReadOnly: m.GetReadOnly(), SubPath: m.GetSubPath()})
+	if err != nil {
+		return driver.Mount{}, nil, err
+	}
+	return driver.Mount{Source: mount.Dir(), Target: m.GetMountPath(), Writable: !mount.ReadOnly()}, mount, nil
+}
+
+func (v *volumeStore) remove(id string) error { return v.store.Delete(id) }
+
+func (v *volumeStore) close() error { return v.store.Close() }
