@@ -1,0 +1,28 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// followGoRun lets the signal that ends "go run" end this program too: the go
+// command passes interrupts on, but dies of a SIGTERM without a word. Any
+// other parent may end and leave the server running.
+func followGoRun() error {
+	parent := os.Getppid()
+	comm, err := os.ReadFile("/proc/" + strconv.Itoa(parent) + "/comm")
+	if err != nil || strings.TrimSpace(string(comm)) != "go" {
+		return nil // also where there is no such file: another system's /proc
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGTERM), 0, 0, 0); err != nil {
+		return err
+	}
+	if os.Getppid() != parent { // it ended meanwhile
+		return syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	}
+	return nil
+}
