@@ -80,6 +80,9 @@ func (b *box) prepare(req *wire.Request, fds []int) (l *launch, master int, err 
 		return nil, -1, err
 	}
 	l.attr.Sys = &syscall.SysProcAttr{Setsid: true}
+	if b.work != nil {
+		l.attr.Sys.Credential = b.user.credential()
+	}
 	if req.TTY {
 		return b.terminal(l, req)
 	}
@@ -125,6 +128,12 @@ func (b *box) terminal(l *launch, req *wire.Request) (*launch, int, error) {
 		return nil, -1, err
 	}
 	l.close = append(l.close, slave)
+	if b.work != nil {
+		if err := os.NewSyscallError("fchown", unix.Fchown(slave, int(b.user.uid), -1)); err != nil {
+			wire.CloseFDs([]int{master, slave})
+			return nil, -1, err
+		}
+	}
 	l.attr.Files = []uintptr{uintptr(slave), uintptr(slave), uintptr(slave)}
 	l.attr.Sys.Setctty = true
 	return l, master, nil

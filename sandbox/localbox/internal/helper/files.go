@@ -52,6 +52,25 @@ func (b *box) fileOp(s *session, req *wire.Request) (reply wire.Reply, out []int
 	}
 	b.files <- struct{}{}
 	defer func() { <-b.files }()
+	b.asUser(func() { reply, out, err = b.doFileOp(s, req) })
+	return reply, out, err
+}
+
+// asUser runs do as whom commands run as.
+func (b *box) asUser(do func()) {
+	if b.work == nil {
+		do()
+		return
+	}
+	done := make(chan struct{})
+	b.work <- func() {
+		defer close(done)
+		do()
+	}
+	<-done
+}
+
+func (b *box) doFileOp(s *session, req *wire.Request) (reply wire.Reply, out []int, err error) {
 	t := b.tree
 	switch req.Op {
 	case wire.OpOpen:

@@ -90,9 +90,10 @@ func pathOf(env []string) string {
 var programDirs = []string{"/usr/local/go/bin", "/opt/claude", "/opt/homebrew/bin"}
 
 // baseEnv is the environment of every command; nothing of it is the host's.
-func baseEnv(boot *wire.Boot) []string {
+// user is who commands run as, with an image.
+func baseEnv(boot *wire.Boot, user *identity) []string {
 	if boot.Image {
-		env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+		env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + user.home}
 		return mergeEnv(env, boot.Env)
 	}
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

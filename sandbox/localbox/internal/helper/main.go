@@ -53,6 +53,8 @@ type box struct {
 	tree   tree
 	reaper *reap.Reaper
 	forker *forker        // nil: any thread may fork
+	user   *identity      // with an image, who commands run as
+	work   chan func()    // runs file operations as that user; nil: any thread may
 	uppers map[string]int // see wire.Boot
 	files  chan struct{}  // bounds the threads that block in file operations
 
@@ -127,18 +129,35 @@ func (b *box) start() (*net.UnixListener, error) {
 	if b.tree, err = newTree(&b.boot); err != nil {
 		return nil, err
 	}
-	b.env = baseEnv(&b.boot)
-	b.boot.Env = nil
-	b.reaper = reap.New()
-	b.marks = b.mark() == nil
 	if b.boot.Image {
-		if b.forker, err = newForker(); err != nil {
+		if err := b.startImage(); err != nil {
 			return nil, err
 		}
 	}
+	b.env = baseEnv(&b.boot, b.user)
+	b.boot.Env = nil
+	b.reaper = reap.New()
+	b.marks = b.mark() == nil
 	b.activity.touch()
 	debug.SetMaxStack(16 << 20)
 	return l.(*net.UnixListener), nil
+}
+
+// startImage makes ready what only a sandbox with an image needs.
+func (b *box) startImage() (err error) {
+	if b.user, err = b.findUser(); err != nil {
+		return err
+	}
+	if b.user.uid != 0 {
+		if err := b.ownDir(b.user); err != nil {
+			return err
+		}
+		if err := b.startWorkers(b.user); err != nil {
+			return err
+		}
+	}
+	b.forker, err = newForker()
+	return err
 }
 
 // awaitRoot waits for the only child to have changed the root.

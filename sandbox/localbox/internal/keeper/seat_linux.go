@@ -46,7 +46,7 @@ func (b *box) takeIsolated(boot *wire.Boot) error {
 		b.rec.Info.Dir = b.req.Root.Dir
 	}
 	if b.rec.Info.Dir == "" {
-		b.rec.Info.Dir = rootfs.Workspace
+		b.rec.Info.Dir, boot.MadeDir = rootfs.Workspace, true
 	}
 	s.setup = wire.Setup{Hostname: "sandbox", Dir: b.rec.Info.Dir, Nonce: nonce()}
 	boot.Nonce = s.setup.Nonce

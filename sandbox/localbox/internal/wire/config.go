@@ -242,6 +242,7 @@ type Boot struct {
 	OOM         bool
 	Image       bool     // its root is made of layers, and its user is root inside
 	User        string   // with Image, who commands run as; empty: root
+	MadeDir     bool     // with Image, nobody asked for Dir: it is that user's
 	Uppers      []string // with Image, the directories behind what can be written, by where they are seen
 	Entering    bool     // with Image, a child changes the root, and ends when it has
 }
@@ -258,6 +259,7 @@ func (b *Boot) Walk(c *Codec) {
 	c.Bool(&b.OOM)
 	c.Bool(&b.Image)
 	c.String(&b.User)
+	c.Bool(&b.MadeDir)
 	c.Strings(&b.Uppers)
 	c.Bool(&b.Entering)
 }
