@@ -75,7 +75,7 @@ func refuse(cfg *driver.Config) error {
 	for setting, set := range map[string]bool{
 		"Name": cfg.Name != "", "CPU": cfg.CPU != 0, "Memory": cfg.Memory != 0, "Pids": cfg.Pids != 0, "Disk": cfg.Disk != 0,
 		"IdleTimeout": cfg.IdleTimeout != 0, "Network.Mode": cfg.Network.Mode != 0, "Ports": cfg.Ports != nil, "Mounts": cfg.Mounts != nil,
-		"Image.Base": cfg.Image.Base != "", "Image.Snapshot": cfg.Image.Snapshot != "",
+		"Image.Base": cfg.Image.Base != "", "Image.Snapshot": cfg.Image.Snapshot != "", "Probe": cfg.Probe != nil,
 	} {
 		if set {
 			return &driver.UnsupportedError{Setting: setting}
