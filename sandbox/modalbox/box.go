@@ -111,13 +111,29 @@ func (b *box) ended() *driver.Info {
 
 // finish notes that the sandbox has ended.
 func (b *box) finish(code int) *driver.Info {
+	if info := b.ended(); info != nil {
+		return info
+	}
+	final := b.rec.ended(b.ID(), code, time.Now())
+	if final.End == driver.EndCancelled && b.rec.idle > 0 && !b.terminating.Load() && !b.wasTerminated() {
+		final.End = driver.EndIdle
+	}
 	b.mu.Lock()
 	if b.final == nil {
-		b.final = b.rec.ended(b.ID(), code, time.Now())
+		b.final = final
 		close(b.over)
 	}
 	b.mu.Unlock()
 	return b.ended()
+}
+
+// wasTerminated reports whether somebody has terminated the sandbox, for Modal
+// tells no difference between that and its idle timeout.
+func (b *box) wasTerminated() bool {
+	ctx, cancel := detached(context.Background())
+	defer cancel()
+	tags, err := b.sb.GetTags(ctx, nil)
+	return err != nil || tags[tagEnd] != ""
 }
 
 // explain says what an error means: as a rule one that is not about arguments
@@ -188,7 +204,7 @@ func (b *box) Terminate(ctx context.Context) error {
 		return os.ErrClosed
 	}
 	b.terminating.Store(true)
-	code, err := terminate(ctx, b.sb)
+	code, err := terminate(ctx, b.sb, b.rec)
 	if err != nil {
 		return err
 	}
@@ -196,8 +212,15 @@ func (b *box) Terminate(ctx context.Context) error {
 	return nil
 }
 
-// terminate ends a sandbox and waits until it is gone.
-func terminate(ctx context.Context, sb *modal.Sandbox) (code int, err error) {
+// terminate ends a sandbox and waits until it is gone. One that could end as
+// idle gets a tag first that tells it apart.
+func terminate(ctx context.Context, sb *modal.Sandbox, rec *record) (code int, err error) {
+	if rec.idle > 0 {
+		if tags, err := sb.GetTags(ctx, nil); err == nil && tags[tagEnd] == "" {
+			tags[tagEnd] = string(driver.EndCancelled)
+			_ = sb.SetTags(ctx, tags, nil) // it is to end in any case
+		}
+	}
 	if _, err := sb.Terminate(ctx, nil); err != nil {
 		return 0, called(ctx, "terminate the sandbox", err)
 	}

@@ -1,6 +1,7 @@
 package modalbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -109,15 +110,9 @@ func check(cfg *driver.Config) error {
 // record is what Info will tell.
 func (p *provider) record(cfg *driver.Config) *record {
 	r := &record{
-		name: cfg.Name, dir: cfg.Dir, created: time.Now().Truncate(time.Millisecond), tags: cfg.Tags,
-		timeout: seconds(cfg.Timeout), idle: seconds(cfg.IdleTimeout),
+		name: cfg.Name, dir: cmp.Or(cfg.Dir, defaultDir), created: time.Now().Truncate(time.Millisecond), tags: cfg.Tags,
+		timeout: cmp.Or(seconds(cfg.Timeout), defaultTimeout), idle: seconds(cfg.IdleTimeout),
 		ports: cfg.Ports, encrypted: p.opts.EncryptedPorts, probe: cfg.Probe != nil,
-	}
-	if r.dir == "" {
-		r.dir = defaultDir
-	}
-	if r.timeout == 0 {
-		r.timeout = defaultTimeout
 	}
 	return r
 }

@@ -107,11 +107,17 @@ func (b *box) kernelDevices(ctx context.Context) (string, error) {
 	if known != "" {
 		return known, nil
 	}
-	out, _, err := b.script(ctx, `stat -c %d /proc /sys 2>/dev/null`)
+	out, _, err := b.script(ctx, `for d in / /proc /sys; do stat -c %d $d 2>/dev/null || echo none; done`)
 	if err != nil {
 		return "", err
 	}
-	known = strings.Join(strings.Fields(string(out)), " ") + " "
+	devices := strings.Fields(string(out))
+	known = "none"
+	for _, d := range devices[min(1, len(devices)):] {
+		if d != devices[0] { // where it is mounted at all
+			known += " " + d
+		}
+	}
 	b.mu.Lock()
 	b.devices = known
 	b.mu.Unlock()

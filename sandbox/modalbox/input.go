@@ -50,7 +50,7 @@ func (i *input) write(b []byte) error {
 	default:
 	}
 	if i.p.isDone() {
-		return syscall.EPIPE
+		return i.broken()
 	}
 	if len(b) == 0 {
 		return nil
@@ -73,8 +73,17 @@ func (i *input) write(b []byte) error {
 	case <-i.closed:
 		return fs.ErrClosed
 	case <-i.p.done:
-		return syscall.EPIPE
+		return i.broken()
 	}
+}
+
+// broken is what a write to a command that reads no more gives. What is typed at
+// a terminal that nobody reads is lost, without a word.
+func (i *input) broken() error {
+	if i.p.tty {
+		return nil
+	}
+	return syscall.EPIPE
 }
 
 // explain makes what Modal says of a stdin that nobody reads a broken pipe.
@@ -84,10 +93,10 @@ func (i *input) explain(err error) error {
 	}
 	switch status.Code(err) {
 	case codes.FailedPrecondition, codes.Aborted, codes.NotFound, codes.InvalidArgument:
-		return syscall.EPIPE
+		return i.broken()
 	}
 	if i.p.isDone() || i.p.box.ended() != nil {
-		return syscall.EPIPE
+		return i.broken()
 	}
 	return wrap("write to a command's input", err)
 }

@@ -1,6 +1,7 @@
 package modalbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -19,10 +20,7 @@ import (
 func (p *provider) params(ctx context.Context, cfg *driver.Config) (*modal.SandboxCreateParams, error) {
 	m := &modal.SandboxCreateParams{
 		CPU: cfg.CPU, CPULimit: cfg.CPU, GPU: cfg.GPU, Name: cfg.Name, Cloud: cfg.Cloud, Regions: cfg.Regions,
-		Timeout: seconds(cfg.Timeout), IdleTimeout: seconds(cfg.IdleTimeout),
-	}
-	if m.Timeout == 0 {
-		m.Timeout = defaultTimeout
+		Timeout: cmp.Or(seconds(cfg.Timeout), defaultTimeout), IdleTimeout: seconds(cfg.IdleTimeout),
 	}
 	m.MemoryMiB = int((cfg.Memory + 1<<20 - 1) >> 20)
 	m.MemoryLimitMiB = m.MemoryMiB
@@ -56,7 +54,7 @@ func setNetwork(m *modal.SandboxCreateParams, cfg *driver.Config) {
 func allowlists(n driver.Network) (cidrs, domains *modal.Allowlist) {
 	cidrs, domains = &modal.Allowlist{Entries: []string{}}, &modal.Allowlist{Entries: []string{}}
 	if n.Mode == driver.NetworkFull {
-		cidrs.Entries, domains.Entries = []string{"0.0.0.0/0", "::/0"}, []string{"*"}
+		cidrs.Entries, domains.Entries = []string{"0.0.0.0/0"}, []string{"*"} // Modal's are of IPv4 only
 		return cidrs, domains
 	}
 	for _, c := range n.CIDRs {
@@ -192,6 +190,10 @@ func (p *provider) setHeaderRules(ctx context.Context, cfg *driver.Config, m *mo
 	return nil
 }
 
+// probeScript runs a probe where commands run. Until that directory is made the
+// probe fails.
+const probeScript = `cd -P -- "$0" && exec "$@"`
+
 func (p *provider) setProbe(_ context.Context, cfg *driver.Config, m *modal.SandboxCreateParams) (err error) {
 	if cfg.Probe == nil {
 		return nil
@@ -200,7 +202,8 @@ func (p *provider) setProbe(_ context.Context, cfg *driver.Config, m *modal.Sand
 	if cfg.Probe.Port != 0 {
 		m.ReadinessProbe, err = modal.NewTCPProbe(cfg.Probe.Port, &modal.TCPProbeParams{Interval: interval})
 	} else {
-		m.ReadinessProbe, err = modal.NewExecProbe(cfg.Probe.Command, &modal.ExecProbeParams{Interval: interval})
+		command := append([]string{shell, "-c", probeScript, cmp.Or(cfg.Dir, defaultDir)}, cfg.Probe.Command...)
+		m.ReadinessProbe, err = modal.NewExecProbe(command, &modal.ExecProbeParams{Interval: interval})
 	}
 	return wrap("set the probe", err)
 }

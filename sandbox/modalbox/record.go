@@ -23,6 +23,7 @@ const (
 	tagDir    = tagPrefix + "dir"
 	tagPorts  = tagPrefix + "ports"
 	tagProbe  = tagPrefix + "probe"
+	tagEnd    = tagPrefix + "end" // set by Terminate
 )
 
 // maxTagValue is how long a value may be, in bytes.
@@ -131,8 +132,6 @@ func (r *record) ended(id string, code int, now time.Time) *driver.Info {
 		info.End = driver.EndIdle
 	case code == 124 || over:
 		info.End = driver.EndLifetime
-	case r.idle > 0:
-		info.End = driver.EndIdle
 	}
 	if info.End == driver.EndLifetime && !info.ExpiresAt.IsZero() && info.ExpiresAt.Before(now) {
 		info.EndedAt = info.ExpiresAt

@@ -82,6 +82,10 @@ func (p *provider) Terminate(ctx context.Context, id string) error {
 		return called(ctx, "find sandbox", err)
 	}
 	defer sb.Detach() //nolint:errcheck // it never fails
-	_, err = terminate(ctx, sb)
+	rec, err := readRecord(ctx, sb)
+	if err != nil {
+		return err
+	}
+	_, err = terminate(ctx, sb, rec)
 	return err
 }

@@ -36,7 +36,7 @@ func (b *box) Watch(ctx context.Context, name string, recursive bool) (iter.Seq2
 	if err := b.check(ctx, name); err != nil {
 		return nil, err
 	}
-	if _, err := b.Files().Stat(ctx, name); err != nil {
+	if err := b.watchable(ctx, name); err != nil {
 		return nil, err
 	}
 	run, stop := context.WithCancel(ctx)
@@ -54,6 +54,9 @@ func (b *box) Watch(ctx context.Context, name string, recursive bool) (iter.Seq2
 		defer unhook()
 		defer stop()
 		for e := range events {
+			if e.err == nil && run.Err() != nil { // ranged over again, or out of time
+				e.err = run.Err()
+			}
 			if e.err != nil {
 				yield(driver.Change{}, b.watchEnd(ctx, e.err))
 				return
@@ -64,6 +67,18 @@ func (b *box) Watch(ctx context.Context, name string, recursive bool) (iter.Seq2
 		}
 		yield(driver.Change{}, b.watchEnd(ctx, fs.ErrNotExist))
 	}, nil
+}
+
+// watchable refuses what is neither a file nor a directory, and what is the kernel's.
+func (b *box) watchable(ctx context.Context, name string) error {
+	devices, err := b.kernelDevices(ctx)
+	if err != nil {
+		return err
+	}
+	return files{b}.do(ctx, `s=$(stat -L -c '%d %f' -- "$1") || { echo "$s"; false; } && case " $2 " in
+*" ${s% *} "*) echo "$1: Permission denied"; false ;;
+*) case ${s#* } in 4???|8???) : ;; *) echo "$1: Operation not permitted"; false ;; esac ;;
+esac`, name, devices)
 }
 
 // watchEnd is why a watch has ended.
