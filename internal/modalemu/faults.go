@@ -40,8 +40,10 @@ type Fault struct {
 	// have gone through it, in either direction, the message that reaches the
 	// number included. Zero means never; -1 before the first message.
 	DropAfter int64
-	// ExpireTokens makes every token issued so far count as expired, just before
-	// the call: it is refused, and so is each one until its client has a new one.
+	// ExpireTokens makes every token issued so far for the call's service count as
+	// expired, just before the call: it is refused, and so is each one until its
+	// client has a new one. Modal's client gets another token of the router at
+	// once, and one of the API only when its token is about to expire.
 	ExpireTokens bool
 }
 
@@ -110,7 +112,7 @@ func (f *faults) take(fullMethod string) *Fault {
 }
 
 // before does what happens before a call acts.
-func (f *faults) before(ctx context.Context, fault *Fault) error {
+func (f *faults) before(ctx context.Context, method string, fault *Fault) error {
 	if fault.Delay > 0 {
 		t := time.NewTimer(fault.Delay)
 		defer t.Stop()
@@ -121,8 +123,11 @@ func (f *faults) before(ctx context.Context, fault *Fault) error {
 		}
 	}
 	if fault.ExpireTokens {
-		f.tokens.expireAll(forControlPlane)
-		f.tokens.expireAll(forRouter)
+		service := forControlPlane
+		if strings.HasPrefix(method, "/"+pb.TaskCommandRouter_ServiceDesc.ServiceName+"/") {
+			service = forRouter
+		}
+		f.tokens.expireAll(service)
 	}
 	if fault.Code == codes.OK {
 		return nil
@@ -144,7 +149,7 @@ func (f *faults) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if fault == nil {
 		return next(ctx, req)
 	}
-	if err := f.before(ctx, fault); err != nil {
+	if err := f.before(ctx, info.FullMethod, fault); err != nil {
 		return nil, err
 	}
 	resp, err := next(ctx, req)
@@ -159,7 +164,7 @@ func (f *faults) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if fault == nil {
 		return next(srv, ss)
 	}
-	if err := f.before(ss.Context(), fault); err != nil {
+	if err := f.before(ss.Context(), info.FullMethod, fault); err != nil {
 		return err
 	}
 	if fault.DropAfter != 0 {

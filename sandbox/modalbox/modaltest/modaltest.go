@@ -165,8 +165,10 @@ type Fault struct {
 	// have gone through it, in either direction, the message that reaches the
 	// number included. Zero means never; -1 before the first message.
 	DropAfter int64
-	// ExpireTokens makes every token issued so far count as expired, just before
-	// the call: it is refused, and so is each one until its client has a new one.
+	// ExpireTokens makes every token issued so far for the call's service count as
+	// expired, just before the call: it is refused, and so is each one until its
+	// client has a new one. Modal's client gets another token of the router at
+	// once, and one of the API only when its token is about to expire.
 	ExpireTokens bool
 }
 
