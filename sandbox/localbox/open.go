@@ -48,6 +48,7 @@ type provider struct {
 	warned sync.Once
 
 	mu     sync.Mutex
+	image  imageStore
 	keep   *keeperConn
 	closed bool
 }
@@ -65,7 +66,7 @@ func openProvider(opts *Options, plain bool) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &provider{dir: dir, plain: plain, patience: answerPatience, log: opts.Log}
+	p := &provider{dir: dir, plain: plain, patience: answerPatience, log: opts.Log, image: imageStore{opts: opts.Images}}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

@@ -21,6 +21,9 @@ type Options struct {
 	// can. Where it can isolate them, it does.
 	AllowUnisolated bool
 
+	// Images is for sandboxes that start from an image (sandbox.Config.Image).
+	Images ImageOptions
+
 	// Log is told, once, which limits this machine cannot enforce, and when
 	// sandboxes are not isolated. Nil means no log.
 	Log *slog.Logger

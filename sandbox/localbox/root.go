@@ -18,14 +18,9 @@ const HostRoot = "host:root"
 
 // imageRoot says what the files of a new sandbox are made of; nil is this
 // machine's programs, read-only.
-func (p *provider) imageRoot(_ context.Context, cfg *driver.Config) (*wire.Root, error) {
-	if cfg.Image.Base == HostRoot && len(cfg.Image.Commands) == 0 {
-		return &wire.Root{Host: true}, nil
-	}
-	if isImage(cfg.Image.Snapshot) && len(cfg.Image.Commands) == 0 {
-		return p.imageNamed(cfg.Image.Snapshot)
-	}
-	return nil, nil
+func (p *provider) imageRoot(ctx context.Context, cfg *driver.Config) (*wire.Root, error) {
+	root, err := p.root(ctx, cfg)
+	return onWire(root), err
 }
 
 // MountImage implements driver.ImageMounter, for a program that runs as root. What

@@ -3,16 +3,10 @@ package localbox
 import (
 	"context"
 	"io"
-	"path/filepath"
 
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/ociimage"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
-
-// images opens the store of images.
-func (p *provider) images() (*ociimage.Store, error) {
-	return ociimage.Open(filepath.Join(p.dir.Path(), "images"), ociimage.Options{})
-}
 
 // snapshotImage makes an image of base, which may be nil, and the archive that
 // the helper writes for req.

@@ -60,6 +60,9 @@ func (s *Store) Lock(ctx context.Context, name string) (*os.File, error) {
 	}
 }
 
+// Locked reports whether somebody holds the lock of that name.
+func (s *Store) Locked(name string) bool { return held(filepath.Join(s.dir, "locks", name)) }
+
 func sameFile(f *os.File, path string) bool {
 	there, err := os.Stat(path)
 	if err != nil {

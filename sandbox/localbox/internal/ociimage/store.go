@@ -122,6 +122,7 @@ type Config struct {
 	Ports      []string          `json:",omitempty"` // EXPOSE, such as "80/tcp"
 	Volumes    []string          `json:",omitempty"`
 	StopSignal string            `json:",omitempty"`
+	Health     string            `json:",omitempty"` // HEALTHCHECK, as it was written
 }
 
 // Record is an image.
