@@ -138,6 +138,7 @@ func (s *Server) terminate(ctx context.Context, req *pb.SandboxTerminateRequest,
 	if result := main.outcome(); result != nil {
 		return pb.SandboxTerminateResponse_builder{ExistingResult: result}.Build(), nil
 	}
+	main.settle(ctx)
 	main.end(endTerminated)
 	select {
 	case <-main.ended:
