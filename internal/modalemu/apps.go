@@ -101,34 +101,10 @@ func (s *Server) AppList(_ context.Context, req *pb.AppListRequest) (*pb.AppList
 // EnvironmentDelete implements the service: it deletes what is in it too, and
 // ends its sandboxes.
 func (s *Server) EnvironmentDelete(ctx context.Context, req *pb.EnvironmentDeleteRequest) (*emptypb.Empty, error) {
-	name := req.GetName()
 	var apps, volumes []string
-	err := s.store.change(func(r *records) error {
-		if name == mainEnvironment {
-			return status.Errorf(codes.FailedPrecondition, "Environment '%s' is the default and cannot be deleted", name)
-		}
-		if r.Environments[name] == nil {
-			return status.Errorf(codes.NotFound, "Environment '%s' not found", name)
-		}
-		delete(r.Environments, name)
-		for id, app := range r.Apps {
-			if app.Environment == name {
-				apps = append(apps, id)
-				delete(r.Apps, id)
-			}
-		}
-		for id, secret := range r.Secrets {
-			if secret.Environment == name {
-				delete(r.Secrets, id)
-			}
-		}
-		for id, vol := range r.Volumes {
-			if vol.Environment == name {
-				volumes = append(volumes, id)
-				delete(r.Volumes, id)
-			}
-		}
-		return nil
+	err := s.store.change(func(r *records) (err error) {
+		apps, volumes, err = r.deleteEnvironment(req.GetName())
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -144,4 +120,33 @@ func (s *Server) EnvironmentDelete(ctx context.Context, req *pb.EnvironmentDelet
 		}
 	}
 	return &emptypb.Empty{}, nil
+}
+
+// deleteEnvironment gives the apps and volumes that were in it.
+func (r *records) deleteEnvironment(name string) (apps, volumes []string, err error) {
+	if name == mainEnvironment {
+		return nil, nil, status.Errorf(codes.FailedPrecondition, "Environment '%s' is the default and cannot be deleted", name)
+	}
+	if r.Environments[name] == nil {
+		return nil, nil, status.Errorf(codes.NotFound, "Environment '%s' not found", name)
+	}
+	delete(r.Environments, name)
+	for id, app := range r.Apps {
+		if app.Environment == name {
+			apps = append(apps, id)
+			delete(r.Apps, id)
+		}
+	}
+	for id, secret := range r.Secrets {
+		if secret.Environment == name {
+			delete(r.Secrets, id)
+		}
+	}
+	for id, vol := range r.Volumes {
+		if vol.Environment == name {
+			volumes = append(volumes, id)
+			delete(r.Volumes, id)
+		}
+	}
+	return apps, volumes, nil
 }

@@ -48,44 +48,17 @@ func (s *Server) values(o *order) (map[string]string, error) {
 
 // create makes a sandbox and starts its command. When it fails nothing is left.
 func (s *Server) create(ctx context.Context, o *order) (*sandbox, error) {
-	app, err := s.app(o.appID)
+	sb, p, err := s.draft(o)
 	if err != nil {
 		return nil, err
 	}
-	name := o.definition.GetName()
-	if name != "" {
-		if err := checkName("Sandbox", name); err != nil {
-			return nil, err
-		}
-	}
-	tags, err := tagMap(o.tags)
-	if err != nil {
-		return nil, err
-	}
-	sb := &sandbox{
-		id: "sb-" + randomString(sandboxV2IDLength), v1: o.v1, app: app, imageID: o.definition.GetImageId(),
-		createdAt: s.boxes.createdNow(), name: name, named: name != "", tags: tags,
-		task: &task{id: newID("ta"), sidecars: make(map[string]*container)},
-	}
-	if o.v1 {
-		sb.id = newID("sb")
-	}
-	sb.task.sandboxID, sb.task.dir = sb.id, filepath.Join(s.spoolDir(), sb.id)
-	values, err := s.values(o)
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.plan(o.definition, values, s.ownVariables(sb, o.definition))
-	if err != nil {
-		return nil, err
-	}
-	if err := s.boxes.begin(app.ID, name); err != nil {
+	if err := s.boxes.begin(sb.app.ID, sb.name); err != nil {
 		return nil, err
 	}
 	made := false
 	defer func() {
 		if !made {
-			s.boxes.abandon(app.ID, name)
+			s.boxes.abandon(sb.app.ID, sb.name)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, createWait)
@@ -98,6 +71,39 @@ func (s *Server) create(ctx context.Context, o *order) (*sandbox, error) {
 	s.boxes.add(sb)
 	go s.attend(sb, failed)
 	return sb, nil
+}
+
+// draft checks an order, and gives the sandbox that it is to be.
+func (s *Server) draft(o *order) (*sandbox, *plan, error) {
+	app, err := s.app(o.appID)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := o.definition.GetName()
+	if name != "" {
+		if err := checkName("Sandbox", name); err != nil {
+			return nil, nil, err
+		}
+	}
+	tags, err := tagMap(o.tags)
+	if err != nil {
+		return nil, nil, err
+	}
+	sb := &sandbox{
+		id: "sb-" + randomString(sandboxV2IDLength), v1: o.v1, app: app, imageID: o.definition.GetImageId(),
+		createdAt: s.boxes.createdNow(), name: name, named: name != "", tags: tags,
+		task: &task{id: newID("ta"), sidecars: make(map[string]*container)},
+	}
+	if o.v1 {
+		sb.id = newID("sb")
+	}
+	sb.task.sandboxID, sb.task.dir = sb.id, filepath.Join(s.spoolDir(), sb.id)
+	values, err := s.values(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := s.plan(o.definition, values, s.ownVariables(sb, o.definition))
+	return sb, p, err
 }
 
 // ownVariables are what Modal sets in every container.

@@ -33,6 +33,9 @@ var changing = map[string]bool{
 // answers remembers what calls were answered, by method and the key that the
 // client sends with every attempt at one call.
 type answers struct {
+	end     context.Context // ends what runs on without its client
+	running sync.WaitGroup
+
 	mu    sync.Mutex
 	byKey map[string]*answer
 }
@@ -45,7 +48,9 @@ type answer struct {
 	err  error
 }
 
-func newAnswers() *answers { return &answers{byKey: make(map[string]*answer)} }
+func newAnswers(end context.Context) *answers {
+	return &answers{end: end, byKey: make(map[string]*answer)}
+}
 
 // unary lets a call act once. The first attempt runs on when its client has
 // given up, as a second one may be on its way; that one gets the same answer. A
@@ -63,7 +68,7 @@ func (a *answers) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 		got = &answer{done: make(chan struct{}), at: time.Now()}
 		a.makeRoom()
 		a.byKey[key] = got
-		go a.run(context.WithoutCancel(ctx), key, got, req, next)
+		a.running.Go(func() { a.run(context.WithoutCancel(ctx), key, got, req, next) })
 	}
 	a.mu.Unlock()
 	select {
@@ -86,6 +91,9 @@ func (a *answers) run(ctx context.Context, key string, got *answer, req any, nex
 			a.mu.Unlock()
 		}
 	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.end, cancel)()
 	got.resp, got.err = next(ctx, req)
 }
 

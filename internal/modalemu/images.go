@@ -176,10 +176,10 @@ func (s *Server) ImageFromId(_ context.Context, req *pb.ImageFromIdRequest) (*pb
 // tagKey is what a name that was published is kept by. Names look like
 // "[[workspace/]environment/]name[:tag]".
 func tagKey(tag, environment string) string {
-	prefix, name := "", tag
+	name := tag
 	if cut := strings.LastIndexByte(tag, '/'); cut >= 0 {
-		prefix, name = tag[:cut], tag[cut+1:]
-		environment = prefix[strings.LastIndexByte(prefix, '/')+1:]
+		name = tag[cut+1:]
+		environment = tag[strings.LastIndexByte(tag[:cut], '/')+1 : cut]
 	}
 	if !strings.Contains(name, ":") {
 		name += ":latest"

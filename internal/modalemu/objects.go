@@ -2,8 +2,8 @@ package modalemu
 
 import (
 	"context"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
@@ -60,12 +60,11 @@ func (r *records) environment(name string) *environmentRecord {
 	return env
 }
 
+var objectName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,64}$`)
+
 // checkName refuses a name that Modal would.
 func checkName(kind, name string) error {
-	ok := name != "" && len(name) <= 64 && !strings.ContainsFunc(name, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_.", c))
-	})
-	if !ok {
+	if !objectName.MatchString(name) {
 		return status.Errorf(codes.InvalidArgument, "Invalid %s name: '%s'. Names may contain only alphanumeric characters, dashes, periods, and underscores, and must be shorter than 64 characters.", kind, name)
 	}
 	return nil

@@ -175,7 +175,9 @@ func (s *Server) planMounts(p *plan, def *pb.Sandbox) error {
 				return err
 			}
 		}
-		return refused("bucket %s cannot be mounted at %s", m.GetBucketName(), m.GetMountPath())
+	}
+	if mounts := def.GetCloudBucketMounts(); len(mounts) > 0 {
+		return refused("bucket %s cannot be mounted at %s", mounts[0].GetBucketName(), mounts[0].GetMountPath())
 	}
 	return nil
 }
@@ -301,7 +303,7 @@ func planExtras(p *plan, def *pb.Sandbox) error {
 			return invalid("a readiness probe needs a port in [1, 65535] or a command")
 		}
 	}
-	if def.GetExperimentalOptionsV2()["enable_docker"] == "true" || def.GetExperimentalOptions()["enable_docker"] {
+	if def.GetExperimentalOptionsV2()["enable_docker"] == "true" {
 		p.dirs = append(p.dirs, "/var/lib/docker")
 	}
 	return nil

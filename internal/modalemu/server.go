@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -78,6 +79,7 @@ type Server struct {
 	grpc    *grpc.Server
 	tokens  *tokens
 	faults  *faults
+	answers *answers
 	store   *store
 	boxes   *boxes
 	builds  *builds
@@ -113,6 +115,7 @@ func start(opts *Options) (_ *Server, err error) {
 	}
 	s.log = s.opts.Log
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.answers = newAnswers(s.ctx)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -221,7 +224,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.WriteBufferSize(256<<10),
 		// The client asks every 30 seconds, also when it waits for nothing.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(g.unary, s.faults.unary, a.unary, newAnswers().unary),
+		grpc.ChainUnaryInterceptor(g.unary, s.faults.unary, a.unary, s.answers.unary),
 		grpc.ChainStreamInterceptor(g.stream, s.faults.stream, a.stream),
 	)
 	pb.RegisterModalClientServer(srv, s)
@@ -252,7 +255,9 @@ func (s *Server) Close() error {
 
 func (s *Server) shutdown() error {
 	s.boxes.close()
+	s.stop()
 	s.grpc.Stop()
+	s.answers.running.Wait()
 	err := <-s.served
 	if errors.Is(err, grpc.ErrServerStopped) {
 		err = nil // it was stopped before it began
@@ -281,7 +286,23 @@ func (s *Server) release() error {
 		if s.opts.State != "" {
 			remove = s.spoolDir()
 		}
-		errs = append(errs, os.RemoveAll(remove))
+		errs = append(errs, removeAll(remove))
 	}
 	return errors.Join(errs...)
+}
+
+// removeAll removes dir. An image that was unpacked by an ordinary user may have
+// directories in it which that user may not write to.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	walked := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			return os.Chmod(path, 0o700) // before it is read
+		}
+		return err
+	})
+	return errors.Join(walked, os.RemoveAll(dir))
 }

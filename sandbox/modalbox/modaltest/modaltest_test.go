@@ -76,4 +76,3 @@ func TestDroppedStream(t *testing.T) {
 		t.Errorf("%d bytes came, want %d the same", len(got), want.Len())
 	}
 }
-

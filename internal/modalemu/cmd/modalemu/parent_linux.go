@@ -14,9 +14,8 @@ import (
 // other parent may end and leave the server running.
 func followGoRun() error {
 	parent := os.Getppid()
-	comm, err := os.ReadFile("/proc/" + strconv.Itoa(parent) + "/comm")
-	if err != nil || strings.TrimSpace(string(comm)) != "go" {
-		return nil // also where there is no such file: another system's /proc
+	if name := comm(parent); name != "go" {
+		return nil
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGTERM), 0, 0, 0); err != nil {
 		return err
@@ -25,4 +24,13 @@ func followGoRun() error {
 		return syscall.Kill(os.Getpid(), syscall.SIGTERM)
 	}
 	return nil
+}
+
+// comm is the name of a process, "" when it cannot be told.
+func comm(pid int) string {
+	name, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
 }
