@@ -23,7 +23,8 @@ func TestConformance(t *testing.T) {
 		sandboxtest.Name, sandboxtest.Pids, sandboxtest.Disk, sandboxtest.Timeout, sandboxtest.IdleTimeout,
 		sandboxtest.NoNetwork, sandboxtest.Allowlist, sandboxtest.Ports, sandboxtest.Mounts, sandboxtest.TTY,
 		sandboxtest.Snapshots, sandboxtest.SnapshotDrops, sandboxtest.Listening, sandboxtest.Dialing,
-		sandboxtest.Isolation, sandboxtest.Watching, sandboxtest.Probing, sandboxtest.SettingNet,
+		sandboxtest.Isolation, sandboxtest.Watching, sandboxtest.WatchingMoves, sandboxtest.Probing,
+		sandboxtest.ProbeEnds, sandboxtest.SettingNet, sandboxtest.UnknownBase,
 	}
 	if os.Geteuid() == 0 {
 		supports = append(supports, sandboxtest.Memory, sandboxtest.CPU)

@@ -29,6 +29,7 @@ type file struct {
 
 	mu      sync.Mutex
 	closed  bool
+	isDir   bool
 	at      int64
 	known   *info // what is to be told of it, once, without asking
 	reader  *fileReader
@@ -183,7 +184,9 @@ func (o *file) open(perm fs.FileMode, devices string) error {
 		stop()
 		return err
 	}
-	if writing {
+	if o.isDir = o.known.IsDir(); o.isDir {
+		stop()
+	} else if writing {
 		o.writer = &fileWriter{cp: cp, stop: stop}
 	} else {
 		o.reader = &fileReader{out: cp.Stdout, stop: stop, left: firstWindow}
@@ -231,12 +234,18 @@ func (o *file) Stat() (fs.FileInfo, error) {
 	}
 	if known := o.known; known != nil {
 		o.known = nil
-		return known, nil
+		if known.time.Nanosecond() != 0 { // otherwise it may not be exact
+			return known, nil
+		}
 	}
 	if err := o.flush(); err != nil {
 		return nil, err
 	}
-	return o.f.stat(o.ctx, "-L", o.name)
+	i, err := o.f.follow(o.ctx, o.name)
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
 }
 
 // Read implements io.Reader.
@@ -248,7 +257,7 @@ func (o *file) Read(p []byte) (int, error) {
 		return 0, fs.ErrClosed
 	case !o.reads():
 		return 0, syscall.EBADF
-	case o.known != nil && o.known.IsDir():
+	case o.isDir:
 		return 0, syscall.EISDIR
 	case len(p) == 0:
 		return 0, nil
@@ -309,6 +318,8 @@ func (o *file) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fs.ErrClosed
 	case !o.reads():
 		return 0, syscall.EBADF
+	case o.isDir:
+		return 0, syscall.EISDIR
 	case off < 0:
 		return 0, syscall.EINVAL
 	case len(p) == 0:
@@ -444,7 +455,7 @@ func (o *file) Seek(offset int64, whence int) (int64, error) {
 	case io.SeekCurrent:
 		to += o.at
 	case io.SeekEnd:
-		i, err := o.f.stat(o.ctx, "-L", o.name)
+		i, err := o.f.follow(o.ctx, o.name)
 		if err != nil {
 			return 0, err
 		}

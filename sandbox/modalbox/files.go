@@ -136,22 +136,43 @@ func parseStat(name, line string) (*info, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, fmt.Errorf("stat said %q: %w", line, err)
 	}
-	// The fraction of a second is in the readable time only.
+	// The fraction of a second is in the readable time only, and not in
+	// busybox's. Modal's own tools give microseconds: so does this.
 	var nanos int64
 	if _, rest, ok := strings.Cut(fields[3], "."); ok {
 		digits, _, _ := strings.Cut(rest, " ")
 		nanos, _ = strconv.ParseInt((digits + "000000000")[:9], 10, 64)
 	}
-	return &info{name: path.Base(name), size: size, mode: uint32(mode), time: time.Unix(secs, nanos)}, nil
+	return &info{name: path.Base(name), size: size, mode: uint32(mode), time: time.UnixMicro(secs*1e6 + (nanos+500)/1000)}, nil
 }
 
 // Stat implements driver.FileSystem.
 func (f files) Stat(ctx context.Context, name string) (fs.FileInfo, error) {
+	i, err := f.follow(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// follow describes a file through links.
+func (f files) follow(ctx context.Context, name string) (*info, error) {
 	i, err := f.lstat(ctx, name)
 	if err != nil || i.Mode().Type() != fs.ModeSymlink {
 		return i, err
 	}
-	return f.stat(ctx, "-L", name)
+	if !utf8.ValidString(name) {
+		return f.stat(ctx, "-L", name)
+	}
+	real, err := f.ask(ctx, `stat -L -- "$1" >/dev/null && readlink -f -- "$1" && echo .`, name)
+	if err != nil {
+		return nil, err
+	}
+	if i, err = f.lstat(ctx, strings.TrimSuffix(real, "\n.\n")); err != nil {
+		return nil, err
+	}
+	i.name = path.Base(name)
+	return i, nil
 }
 
 // stat describes a file by stat(1), with "-L" through links.

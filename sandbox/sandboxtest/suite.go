@@ -39,7 +39,10 @@ const (
 	Listening     Feature = "Listen"
 	Dialing       Feature = "Dial"
 	Watching      Feature = "Watch"
+	WatchingMoves Feature = "Watch moves" // out of what is watched, and into it
 	Probing       Feature = "Probe"
+	ProbeEnds     Feature = "Probe end"     // with the last who waits for it
+	UnknownBase   Feature = "Image unknown" // is refused
 	SettingNet    Feature = "SetNetwork"
 	Isolation     Feature = "Isolation"
 )

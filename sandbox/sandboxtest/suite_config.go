@@ -174,14 +174,19 @@ func (s *suite) testMountMissing(t *testing.T) {
 }
 
 func (s *suite) testUnknownImage(t *testing.T) {
-	for name, image := range map[string]sandbox.Image{
-		"Base":     {Base: "sandboxtest/no-such-image:0"},
-		"Snapshot": {Snapshot: "sandboxtest-no-such-snapshot"},
-	} {
+	for _, name := range []string{"Snapshot", "Base"} {
+		image := map[string]sandbox.Image{
+			"Base":     {Base: "sandboxtest/no-such-image:0"},
+			"Snapshot": {Snapshot: "sandboxtest-no-such-snapshot"},
+		}[name]
 		sb, err := s.provider.Create(s.context(t), s.config(func(c *sandbox.Config) { c.Image = image }))
-		if err == nil {
-			s.endWith(t, sb)
-			t.Errorf("Image.%s that does not exist was accepted", name)
+		if err != nil {
+			continue
 		}
+		s.endWith(t, sb)
+		if name == "Base" {
+			s.lacks(t, UnknownBase, "any Image.Base is accepted")
+		}
+		t.Errorf("Image.%s that does not exist was accepted", name)
 	}
 }

@@ -99,7 +99,8 @@ func (s *suite) testSetNetwork(t *testing.T) {
 			t.Errorf("this machine from the full network: %q", a.status)
 		}
 		s.setNetwork(t, sb, sandbox.Network{})
-		if a := s.asks(t, sb, target); a.status != "" {
+		// There is no way out, or one that refuses.
+		if a := s.asks(t, sb, target); a.status != "" && !strings.Contains(a.status, " 403 ") {
 			t.Errorf("without a network: %q", a.status)
 		}
 	}

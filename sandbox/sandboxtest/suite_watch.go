@@ -198,8 +198,21 @@ func (s *suite) testWatchMoves(t *testing.T) {
 	s.sh(t, s.shared, `cd "$1" && mkdir -p in/d out && touch in/f in/gone out/new`, dir)
 	w := s.watch(t, s.shared, dir, "in", true)
 	s.sh(t, s.shared, `cd "$1" && mv in/f in/d/g && mv in/gone out/ && mv out/new in/ && touch in/end`, dir)
-	wantLines(t, "changes", without(w.until(t, "create in/end"), "modify"),
+	s.wantMoves(t, without(w.until(t, "create in/end"), "modify"),
 		"rename in/f in/d/g", "rename in/gone -", "rename - in/new", "create in/end")
+}
+
+// wantMoves is wantLines where a driver may tell of what moves over the border of
+// what is watched as a change of it, which is left out already.
+func (s *suite) wantMoves(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	inside := slices.DeleteFunc(slices.Clone(want), func(line string) bool {
+		return strings.HasPrefix(line, "rename - ") || strings.HasSuffix(line, " -")
+	})
+	if slices.Equal(got, inside) {
+		s.lacks(t, WatchingMoves, "a file that moves out or in is told as modified")
+	}
+	wantLines(t, "changes", got, want...)
 }
 
 func (s *suite) testWatchMovedDirectory(t *testing.T) {
@@ -208,7 +221,7 @@ func (s *suite) testWatchMovedDirectory(t *testing.T) {
 	w := s.watch(t, s.shared, dir, "in", true)
 	s.sh(t, s.shared, `cd "$1" && mv in/d in/moved && touch in/moved/e/f && mv in/leaves out/ && touch out/leaves/e/f &&
 		mv out/comes in/`, dir)
-	wantLines(t, "changes", without(w.until(t, "create in/comes/f"), "modify"),
+	s.wantMoves(t, without(w.until(t, "create in/comes/f"), "modify"),
 		"rename in/d in/moved", "create in/moved/e/f", "rename in/leaves -", "rename - in/comes", "create in/comes/f")
 	s.sh(t, s.shared, `cd "$1" && touch in/comes/g out/leaves/g in/end`, dir)
 	wantLines(t, "changes", without(w.until(t, "create in/end"), "modify"), "create in/comes/g", "create in/end")
