@@ -3,6 +3,7 @@
 package localbox_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/localbox"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/helper"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/probe"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/setup"
 )
@@ -40,6 +43,7 @@ const (
 // escape is the host around the sandboxes that are probed.
 type escape struct {
 	provider *sandbox.Provider
+	image    sandbox.Image // what they start from
 	host     *probe.Host
 	shown    string // the directory that is mounted at probeDir
 }
@@ -48,7 +52,44 @@ type escape struct {
 // can name it: nothing but the sandbox stands between.
 func newEscape(t *testing.T) *escape {
 	t.Helper()
-	e := &escape{provider: open(t, stateDir(t))}
+	return newEscapeFrom(t, "")
+}
+
+// Kinds of images, beside none.
+const (
+	machineRoot = "machine's root"
+	imageRoot   = "image's root"
+)
+
+// eachImage runs a test with every kind of root that a sandbox can have.
+func eachImage(t *testing.T, test func(*testing.T, *escape)) {
+	for _, kind := range []string{"", machineRoot, imageRoot} {
+		t.Run(cmp.Or(kind, "no image"), func(t *testing.T) { test(t, newEscapeFrom(t, kind)) })
+	}
+}
+
+// rootMay are probes that get through where the inside is root of its own files,
+// and why that is as it should be; with otherUsers, only where it has other users.
+var rootMay = map[string]struct {
+	why        string
+	otherUsers bool
+}{
+	"linker preload and account files written": {"they are its own copies", false},
+	"setuid to root":         {"it is root from the beginning, of its own user namespace", false},
+	"setuid to another user": {"its users are nobody's outside", true},
+	"groups set":             {"its groups are nobody's outside", true},
+}
+
+func newEscapeFrom(t *testing.T, kind string) *escape {
+	t.Helper()
+	state := stateDir(t)
+	e := &escape{provider: open(t, state)}
+	switch kind {
+	case machineRoot:
+		e.image.Base = localbox.HostRoot
+	case imageRoot:
+		e.image.Snapshot = smallImage(t, state, "")
+	}
 	dir := openDir(t)
 	e.shown = filepath.Join(dir, "shown")
 	if err := os.Mkdir(e.shown, 0o755); err != nil {
@@ -130,7 +171,7 @@ func (e *escape) checkShown(t *testing.T) {
 func (e *escape) box(t *testing.T) (*sandbox.Sandbox, *probe.Facts, map[string]string) {
 	t.Helper()
 	sb := create(t, e.provider, &sandbox.Config{
-		Memory: probedMemory, Disk: probedDisk, Pids: probedPids, CPU: probedCPU,
+		Image: e.image, Memory: probedMemory, Disk: probedDisk, Pids: probedPids, CPU: probedCPU,
 		Mounts: []sandbox.Mount{{Source: e.shown, Target: probeDir}},
 	})
 	info, err := sb.Info(testContext(t))
@@ -141,6 +182,9 @@ func (e *escape) box(t *testing.T) (*sandbox.Sandbox, *probe.Facts, map[string]s
 	f.Workspace, f.Fill = sb.Dir(), sb.Dir()
 	f.ReadOnlyDir, f.ReadOnlyFile = probeDir+"/data", probeDir+"/data/file"
 	f.Closed = []string{"127.0.0.1:3128", "127.0.0.1:8089"}
+	if f.Root = e.rooted(); f.Root {
+		f.Rights = helper.RootRights
+	}
 	for setting, set := range map[string]func(){
 		"Memory": func() { f.Memory = probedMemory },
 		"Disk":   func() { f.Disk = probedDisk },
@@ -153,6 +197,8 @@ func (e *escape) box(t *testing.T) (*sandbox.Sandbox, *probe.Facts, map[string]s
 	}
 	return sb, &f, info.Unenforced
 }
+
+func (e *escape) rooted() bool { return e.image.Base != "" || e.image.Snapshot != "" }
 
 // runProbe runs a probe inside. A probe that the sandbox kills, or that gets no
 // memory or thread from it, did not get through; one that could not be run is no probe.
@@ -193,7 +239,12 @@ func starved(stderr string) bool {
 
 func judgeProbe(t *testing.T, sb *sandbox.Sandbox, p probe.Probe, f *probe.Facts, unenforced map[string]string) {
 	t.Helper()
+	may, root := rootMay[p.Name]
 	switch r := runProbe(t, sb, p.Name, f, nil); {
+	case f.Root && root && (!may.otherUsers || os.Geteuid() == 0):
+		if !r.Through {
+			t.Errorf("%s, but it does not get through: %s", may.why, r.Detail)
+		}
 	case r.Through:
 		t.Errorf("got through: %s", r.Detail)
 	case r.Skipped:
@@ -203,8 +254,9 @@ func judgeProbe(t *testing.T, sb *sandbox.Sandbox, p probe.Probe, f *probe.Facts
 
 // TestProbes: nothing that runs inside gets out, sees what it must not, or
 // takes more than it may.
-func TestProbes(t *testing.T) {
-	e := newEscape(t)
+func TestProbes(t *testing.T) { eachImage(t, testProbes) }
+
+func testProbes(t *testing.T, e *escape) {
 	sb, facts, unenforced := e.box(t)
 	t.Run("control", func(t *testing.T) { control(t, sb) })
 	for _, p := range probe.All() {
@@ -223,10 +275,12 @@ func control(t *testing.T, sb *sandbox.Sandbox) {
 }
 
 // TestProbesDestructive gives each its own sandbox.
-func TestProbesDestructive(t *testing.T) {
-	e := newEscape(t)
+func TestProbesDestructive(t *testing.T) { eachImage(t, testProbesDestructive) }
+
+func testProbesDestructive(t *testing.T, e *escape) {
 	for _, p := range probe.All() {
-		if !p.Destructive {
+		// The limits of memory are one group's, whatever the files: once is enough.
+		if !p.Destructive || e.image.Snapshot != "" && strings.HasPrefix(p.Name, "memory") {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {

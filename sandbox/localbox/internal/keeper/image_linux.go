@@ -66,19 +66,56 @@ func (s *isolatedSeat) openImage(pid int) error {
 		return err
 	}
 	defer ns.Close()
-	for _, list := range [][]string{root.Layers, root.Programs} {
-		for _, path := range list {
-			fd, err := rootfs.LayerSource(path)
-			if err != nil {
-				return fmt.Errorf("image: %w", err)
-			}
-			s.mounts = append(s.mounts, fd)
-			if err := mapUsers(fd, ns, path); err != nil {
-				return err
-			}
+	img, err := openLayers(ns, root.Layers, root.Programs)
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	for _, list := range [][]rootfs.Layer{img.Layers, img.Programs} {
+		for _, l := range list {
+			s.mounts = append(s.mounts, l.FD)
 		}
 	}
 	return nil
+}
+
+// openLayers opens layers mapped to the users of a namespace, and directories
+// of this machine's programs, whose owners are nobody there.
+func openLayers(ns *os.File, layers, programs []string) (img *rootfs.Image, err error) {
+	img = new(rootfs.Image)
+	defer func() {
+		if err != nil {
+			closeLayers(img)
+		}
+	}()
+	for _, path := range programs {
+		fd, err := rootfs.LayerSource(path)
+		if err != nil {
+			return nil, err
+		}
+		img.Programs = append(img.Programs, rootfs.Layer{FD: fd, Path: path})
+	}
+	for _, path := range layers {
+		fd, err := rootfs.LayerSource(path)
+		if err != nil {
+			return nil, err
+		}
+		img.Layers = append(img.Layers, rootfs.Layer{FD: fd, Path: path})
+		if err := mapUsers(fd, ns, path); err != nil {
+			return nil, err
+		}
+	}
+	return img, nil
+}
+
+// closeLayers closes what nobody has taken.
+func closeLayers(img *rootfs.Image) {
+	for _, list := range [][]rootfs.Layer{img.Layers, img.Programs} {
+		for _, l := range list {
+			if l.FD >= 0 {
+				unix.Close(l.FD)
+			}
+		}
+	}
 }
 
 // mapUsers shows the files of a detached mount with the users of a namespace.

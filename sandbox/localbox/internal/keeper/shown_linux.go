@@ -143,49 +143,22 @@ func (s *isolatedSeat) show(b *box, dir int, root *wire.Root) (id uint64, err er
 }
 
 // layers opens what an image is made of for the users of the sandbox.
-func (s *isolatedSeat) layers(b *box, root *wire.Root) (img *rootfs.Image, err error) {
+func (s *isolatedSeat) layers(b *box, root *wire.Root) (*rootfs.Image, error) {
 	ns, err := s.rootNamespace(b)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close()
-	img = &rootfs.Image{Host: root.Host}
-	defer func() {
-		if err != nil {
-			closeLayers(img)
-		}
-	}()
 	var programs []string
 	if root.Host {
 		programs = rootfs.ProgramDirs()
 	}
-	for _, l := range []struct {
-		to    *[]rootfs.Layer
-		paths []string
-	}{{&img.Layers, root.Layers}, {&img.Programs, programs}} {
-		for _, path := range l.paths {
-			fd, err := rootfs.LayerSource(path)
-			if err != nil {
-				return nil, err
-			}
-			*l.to = append(*l.to, rootfs.Layer{FD: fd, Path: path})
-			if err := mapUsers(fd, ns, path); err != nil {
-				return nil, err
-			}
-		}
+	img, err := openLayers(ns, root.Layers, programs)
+	if err != nil {
+		return nil, err
 	}
+	img.Host = root.Host
 	return img, nil
-}
-
-// closeLayers closes what Tree has not taken.
-func closeLayers(img *rootfs.Image) {
-	for _, list := range [][]rootfs.Layer{img.Layers, img.Programs} {
-		for _, l := range list {
-			if l.FD >= 0 {
-				unix.Close(l.FD)
-			}
-		}
-	}
 }
 
 // rootNamespace gives a user namespace in which root is the sandbox's user.

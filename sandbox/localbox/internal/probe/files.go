@@ -198,9 +198,13 @@ func ownBinary(*Facts) (string, bool) {
 	return creates(exe + ".probe")
 }
 
-func systemWritten(*Facts) (string, bool) {
+func systemWritten(f *Facts) (string, bool) {
 	var names []string
-	for _, dir := range []string{"/", "/usr", "/usr/bin", "/usr/lib", "/usr/local/bin", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/var", "/run", "/sys", "/proc", "/boot", "/root", "/home", "/mnt", "/srv"} {
+	dirs := []string{"/", "/usr", "/usr/bin", "/usr/lib", "/usr/local/bin", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/var", "/run", "/sys", "/proc", "/boot", "/root", "/home", "/mnt", "/srv"}
+	if f.Root { // the rest is its own
+		dirs = []string{"/dev", "/proc", "/proc/sys", "/proc/1", "/proc/driver"}
+	}
+	for _, dir := range dirs {
 		names = append(names, filepath.Join(dir, "vivarium-probe"))
 	}
 	return creates(names...)
@@ -215,7 +219,7 @@ func setuidFiles(f *Facts) (string, bool) {
 	}
 	defer os.Remove(name)
 	capability := []byte{1, 0, 0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0}
-	if err := unix.Setxattr(name, "security.capability", capability, 0); err == nil {
+	if err := unix.Setxattr(name, "security.capability", capability, 0); err == nil && !f.Root {
 		return got("a file with capabilities was made")
 	}
 	var st unix.Statfs_t

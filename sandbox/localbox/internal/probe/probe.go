@@ -32,6 +32,11 @@ type Facts struct {
 	Workspace    string   // a directory that the probe may write to
 	Fill         string   // a directory to fill
 
+	// Root says that the inside is root of a root file system of its own, in which
+	// it may do what Rights allow; they are capabilities by number.
+	Root   bool
+	Rights uint64
+
 	// Limits; 0 means that the one is not enforced here.
 	CPU    float64 // cores
 	Memory int64   // bytes

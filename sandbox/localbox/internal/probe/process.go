@@ -225,13 +225,14 @@ func status(field string) string {
 	return ""
 }
 
-func capabilities(*Facts) (string, bool) {
-	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
-		if v := status(set); strings.Trim(v, "0") != "" {
+func capabilities(f *Facts) (string, bool) {
+	for set, may := range map[string]uint64{"CapInh": 0, "CapPrm": f.Rights, "CapEff": f.Rights, "CapBnd": f.Rights, "CapAmb": 0} {
+		v := status(set)
+		if n, err := strconv.ParseUint(v, 16, 64); err != nil || n&^may != 0 {
 			return got("%s is %s", set, v)
 		}
 	}
-	return held("every set is empty")
+	return held("no set has more than it may: %x", f.Rights)
 }
 
 func newPrivileges(*Facts) (string, bool) {

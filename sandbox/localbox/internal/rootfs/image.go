@@ -17,17 +17,16 @@ import (
 // Image is a root file system made of layers, which the inside may change: all
 // changes are in memory, on the one writable file system.
 type Image struct {
-	// Host shows this machine's programs below the layers.
+	// Host shows this machine's programs below the layers. They belong to
+	// nobody inside, so that the root there can read of them what everybody here
+	// can, and no more. Files can be put beside them, and replaced or removed,
+	// in directories that are made for it: see openUp.
 	Host bool
 	// Layers are directories in overlayfs' own form, lowest first.
 	Layers []Layer
 	// Programs are this machine's own, with Host; see ProgramDirs. Path says
 	// where they are seen.
 	Programs []Layer
-	// Foreign says that this machine's programs belong to nobody inside, as no
-	// users are mapped: files can be put beside them, and replaced, only in
-	// directories that are made for it.
-	Foreign bool
 	// Later leaves the machine's root where it is: the new one is the current
 	// directory, until Enter is called in a process that shares both.
 	Later bool
@@ -256,8 +255,9 @@ func (b *builder) overlay(target string, lowers []string) error {
 	if err := b.owner.do(func() error { return makeUpper(upper, work, top) }); err != nil {
 		return err
 	}
-	if b.spec.Image.Foreign && target != "/" {
-		if err := openUp(lowers[0], upper, target == "/usr"); err != nil {
+	if target != "/" {
+		err := b.owner.do(func() error { return openUp(lowers[0], upper, target == "/usr") })
+		if err != nil {
 			return err
 		}
 	}

@@ -38,7 +38,7 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 	if s.Root == nil {
 		return spec, nil
 	}
-	img := &rootfs.Image{Host: s.Root.Host, Foreign: s.Root.Host && !s.Root.Passed}
+	img := &rootfs.Image{Host: s.Root.Host}
 	for _, l := range []struct {
 		to    *[]rootfs.Layer
 		paths []string
