@@ -22,6 +22,7 @@ var changing = map[string]bool{
 	"AppCreate": true, "AppGetOrCreate": true,
 	"EnvironmentCreate": true, "EnvironmentDelete": true,
 	"ImageGetOrCreate": true, "ImageDelete": true,
+	"QueueDelete": true, "QueueGetOrCreate": true, "QueuePut": true,
 	"SandboxContainerCreateV2": true, "SandboxCreate": true, "SandboxCreateV2": true,
 	"SandboxCreateConnectToken": true, "SandboxCreateConnectTokenV2": true,
 	"SandboxRestore": true, "SandboxRestoreV2": true, "SandboxSetName": true,

@@ -3,6 +3,7 @@ package modalemu_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	modal "github.com/modal-labs/modal-client/go"
 )
@@ -71,5 +72,59 @@ func TestEnvironments(t *testing.T) {
 	var missing modal.NotFoundError
 	if _, err := p.client.Environments.FromName(p.ctx, "staging", nil); !errors.As(err, &missing) {
 		t.Errorf("a deleted environment: %v", err)
+	}
+}
+
+func TestQueues(t *testing.T) {
+	p := newPlace(t, nil)
+	q, err := p.client.Queues.FromName(p.ctx, "work", &modal.QueueFromNameParams{CreateIfMissing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan any, 1)
+	go func() {
+		v, err := q.Get(p.ctx, nil) // waits for the first value
+		if err != nil {
+			v = err
+		}
+		got <- v
+	}()
+	if err := q.PutMany(p.ctx, []any{int64(1), "two", int64(3)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v := <-got; v != int64(1) {
+		t.Errorf("got %v, want 1", v)
+	}
+	var seen []any
+	for v, err := range q.Iterate(p.ctx, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, v)
+	}
+	if len(seen) != 2 || seen[0] != "two" {
+		t.Errorf("iterated over %v", seen)
+	}
+	if err := q.Put(p.ctx, "other", &modal.QueuePutParams{Partition: "p"}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := q.Len(p.ctx, &modal.QueueLenParams{Total: true}); n != 3 || err != nil {
+		t.Errorf("length %d, %v", n, err)
+	}
+	now := time.Duration(0)
+	if err := q.PutMany(p.ctx, make([]any, 5000), &modal.QueuePutManyParams{QueuePutParams: modal.QueuePutParams{Timeout: &now}}); !errors.As(err, &modal.QueueFullError{}) {
+		t.Errorf("put into a full one: %v", err)
+	}
+	if err := q.Clear(p.ctx, &modal.QueueClearParams{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Get(p.ctx, &modal.QueueGetParams{Timeout: &now}); !errors.As(err, &modal.QueueEmptyError{}) {
+		t.Errorf("get from an empty one: %v", err)
+	}
+	if err := p.client.Queues.Delete(p.ctx, "work", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Len(p.ctx, nil); err == nil {
+		t.Error("a deleted queue has a length")
 	}
 }

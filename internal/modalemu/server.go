@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,6 +84,7 @@ type Server struct {
 	store   *store
 	boxes   *boxes
 	builds  *builds
+	queues  *queues
 	volumes volumeFiles
 
 	authority *tunnel.Authority
@@ -105,7 +107,7 @@ func Start(opts *Options) (*Server, error) {
 }
 
 func start(opts *Options) (_ *Server, err error) {
-	s := &Server{tokens: newTokens(), boxes: newBoxes(), builds: newBuilds(), served: make(chan error, 1)}
+	s := &Server{tokens: newTokens(), boxes: newBoxes(), builds: newBuilds(), queues: newQueues(), served: make(chan error, 1)}
 	s.faults = newFaults(s.tokens)
 	if opts != nil {
 		s.opts = *opts
@@ -146,6 +148,9 @@ func start(opts *Options) (_ *Server, err error) {
 func (o *Options) fill() error {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
+	}
+	if port, ok := strings.CutPrefix(o.Listen, "localhost:"); ok {
+		o.Listen = "127.0.0.1:" + port
 	}
 	at, err := netip.ParseAddrPort(o.Listen)
 	if err != nil {
@@ -239,8 +244,14 @@ func (s *Server) Addr() string { return s.lis.Addr().String() }
 func (s *Server) URL() string { return "http://" + s.Addr() }
 
 // routerURL is the same listener's; the client insists on https, and yet talks
-// plainly to a server on loopback.
-func (s *Server) routerURL() string { return "https://" + s.Addr() }
+// plainly to a server on loopback. It cannot dial IPv6 addresses here.
+func (s *Server) routerURL() string {
+	at := s.lis.Addr().(*net.TCPAddr)
+	if at.IP.To4() == nil {
+		return fmt.Sprintf("https://localhost:%d", at.Port)
+	}
+	return "https://" + at.String()
+}
 
 // Close ends every sandbox, and removes what they hold and, without
 // Options.State, everything else.

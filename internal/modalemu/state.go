@@ -55,6 +55,7 @@ func (s *Server) housekeeping() {
 		case now := <-t.C:
 			s.boxes.trim(now)
 			s.builds.trim(now)
+			s.queues.trim(now)
 			if err := s.expireImages(s.ctx, now); err != nil {
 				s.log.Error("an expired image was not removed", "error", err)
 			}

@@ -1,6 +1,7 @@
 package modalemu
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,8 @@ import (
 type store struct {
 	path string // of the file; "" for none
 
-	mu sync.Mutex
+	mu    sync.Mutex
+	saved []byte // what the file holds
 	records
 }
 
@@ -137,6 +139,9 @@ func (s *store) save() error {
 	if err != nil {
 		return err
 	}
+	if bytes.Equal(raw, s.saved) {
+		return nil
+	}
 	f, err := os.CreateTemp(filepath.Dir(s.path), "state-*.tmp") // mode 0600: it holds secrets
 	if err != nil {
 		return err
@@ -152,6 +157,7 @@ func (s *store) save() error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
+	s.saved = raw
 	return nil
 }
 
