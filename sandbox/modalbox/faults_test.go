@@ -35,18 +35,15 @@ var unaryFaults = map[string]modaltest.Fault{
 	"lost answer":          {LoseAnswer: true},
 	"lost answers":         {LoseAnswer: true, Times: 3},
 	"delayed":              {Delay: 300 * time.Millisecond},
-	"tokens expired":       {ExpireTokens: true},
 }
 
 // streamFaults can be put on streams.
 var streamFaults = map[string]modaltest.Fault{
-	"dropped at once":           {DropAfter: -1},
-	"dropped after 1 byte":      {DropAfter: 1},
-	"dropped after 100 kB":      {DropAfter: 100_000},
-	"dropped every 100 kB":      {DropAfter: 100_000, Times: 5},
-	"unavailable once":          {Code: codes.Unavailable},
-	"tokens expired":            {ExpireTokens: true},
-	"tokens expired and delays": {ExpireTokens: true, Delay: 100 * time.Millisecond},
+	"dropped at once":      {DropAfter: -1},
+	"dropped after 1 byte": {DropAfter: 1},
+	"dropped after 100 kB": {DropAfter: 100_000},
+	"dropped every 100 kB": {DropAfter: 100_000, Times: 5},
+	"unavailable once":     {Code: codes.Unavailable},
 }
 
 type faultPlace struct {
@@ -54,8 +51,10 @@ type faultPlace struct {
 	provider *sandbox.Provider
 }
 
-func newFaultPlace(t *testing.T) *faultPlace {
-	srv := modaltest.New(t, nil)
+func newFaultPlace(t *testing.T) *faultPlace { return openFaultPlace(t, nil) }
+
+func openFaultPlace(t *testing.T, opts *modaltest.Options) *faultPlace {
+	srv := modaltest.New(t, opts)
 	client, err := srv.Client()
 	if err != nil {
 		t.Fatal(err)
@@ -115,33 +114,54 @@ func (p *faultPlace) each(t *testing.T, faults map[string]modaltest.Fault, metho
 	}
 }
 
-// without gives the faults but for one. Modal's client keeps a token of the API
-// until shortly before it expires, so it cannot get over one that does earlier;
-// TestTokensExpired is about that.
-func without(name string, faults map[string]modaltest.Fault) map[string]modaltest.Fault {
-	rest := maps.Clone(faults)
-	delete(rest, name)
-	return rest
-}
-
+// TestTokensExpired is apart from the other faults, as there is no way back
+// for a client whose token of the API is refused before it expires: Modal's asks
+// for no other until then.
 func TestTokensExpired(t *testing.T) {
-	p := newFaultPlace(t)
-	sb := p.create(t)
-	p.srv.Inject(modaltest.Fault{Method: "SandboxCreateV2", ExpireTokens: true})
-	_, err := p.provider.Create(t.Context(), nil)
-	if !errors.Is(err, sandbox.ErrUnauthenticated) {
-		t.Errorf("got %v, want one that matches ErrUnauthenticated", err)
+	expire := func(t *testing.T, method string) (*faultPlace, *sandbox.Sandbox) {
+		// The client gets another token of the router if its own is about to
+		// expire anyway.
+		p := openFaultPlace(t, &modaltest.Options{TokenLife: 25 * time.Second})
+		sb := p.create(t)
+		p.srv.Inject(modaltest.Fault{Method: method, ExpireTokens: true})
+		return p, sb
 	}
-	// What needs the router alone goes on.
-	if err := sb.Command(t.Context(), "true").Run(); err != nil {
-		t.Error(err)
+	t.Run("create", func(t *testing.T) {
+		p, sb := expire(t, "SandboxCreateV2")
+		if _, err := p.provider.Create(t.Context(), nil); !errors.Is(err, sandbox.ErrUnauthenticated) {
+			t.Errorf("got %v, want one that matches ErrUnauthenticated", err)
+		}
+		if err := sb.Command(t.Context(), "true").Run(); err != nil {
+			t.Errorf("what needs the router alone does not go on: %v", err)
+		}
+	})
+	want := scriptOutput()
+	for _, method := range []string{"TaskExecStart", "TaskExecStdioRead", "TaskExecWait"} {
+		t.Run(method, func(t *testing.T) {
+			_, sb := expire(t, method)
+			checkStream(t, t.Context(), sb, want)
+			checkStream(t, t.Context(), sb, want)
+		})
+	}
+	for _, method := range []string{"TaskExecStdinWriteStream", "TaskExecStdinWrite"} {
+		t.Run(method, func(t *testing.T) {
+			_, sb := expire(t, method)
+			fsys, data := sb.FSAt(t.Context(), "/tmp"), noise(1<<20)
+			if err := fsys.WriteFile("f", data, 0o600); err != nil {
+				t.Error(err)
+			}
+			var out bytes.Buffer
+			if err := sb.Run(t.Context(), bytes.NewReader(data), &out, "cat"); err != nil || !bytes.Equal(out.Bytes(), data) {
+				t.Errorf("cat gave %d bytes back: %v", out.Len(), err)
+			}
+		})
 	}
 }
 
 func TestFaultsOnCreate(t *testing.T) {
 	p := newFaultPlace(t)
 	methods := []string{"SandboxCreateV2", "AppGetOrCreate", "ImageGetOrCreate", "SandboxGetTaskIdV2", "TaskExecStart", "TaskExecWait"}
-	p.each(t, without("tokens expired", unaryFaults), methods, func(t *testing.T, ctx context.Context) {
+	p.each(t, unaryFaults, methods, func(t *testing.T, ctx context.Context) {
 		sb, err := p.provider.Create(ctx, nil)
 		want := 0
 		if err == nil {
@@ -242,7 +262,7 @@ func TestFaultsOnStdin(t *testing.T) {
 	sb := p.create(t)
 	data := noise(1 << 20)
 	faults := map[string]modaltest.Fault{}
-	for _, name := range []string{"unavailable once", "unavailable thrice", "lost answer", "lost answers", "delayed", "tokens expired"} {
+	for _, name := range []string{"unavailable once", "unavailable thrice", "lost answer", "lost answers", "delayed"} {
 		faults[name] = unaryFaults[name]
 	}
 	p.each(t, faults, []string{"TaskExecStdinWrite"}, func(t *testing.T, ctx context.Context) {
@@ -284,8 +304,14 @@ func TestFaultsOnFileWrite(t *testing.T) {
 
 func TestFaultsOnTerminate(t *testing.T) {
 	p := newFaultPlace(t)
-	p.each(t, without("tokens expired", unaryFaults), []string{"SandboxTerminateV2", "SandboxWaitV2"}, func(t *testing.T, ctx context.Context) {
-		sb := p.create(t)
+	faults := maps.Clone(unaryFaults)
+	faults["none"] = modaltest.Fault{}
+	made := make(chan *sandbox.Sandbox, 2*len(faults)) // before there are faults
+	for range cap(made) {
+		made <- p.create(t)
+	}
+	p.each(t, faults, []string{"SandboxTerminateV2", "SandboxWaitV2"}, func(t *testing.T, ctx context.Context) {
+		sb := <-made
 		if err := sb.Terminate(ctx); err != nil {
 			t.Logf("refused: %v", err)
 			if err := sb.Terminate(t.Context()); err != nil {
