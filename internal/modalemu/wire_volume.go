@@ -26,7 +26,7 @@ func (v *volumeStore) mount(ctx context.Context, id string, m *pb.VolumeMount) (
 	if err != nil {
 		return driver.Mount{}, nil, err
 	}
-	return driver.Mount{Source: mount.Dir(), Target: m.GetMountPath(), Writable: !mount.ReadOnly()}, mount, nil
+	return driver.Mount{Source: mount.Dir(), Target: m.GetMountPath(), Writable: !mount.ReadOnly(), Owned: true}, mount, nil
 }
 
 func (v *volumeStore) remove(id string) error { return v.store.Delete(id) }

@@ -376,6 +376,9 @@ type Mount struct {
 	Source   string // absolute path on this machine
 	Target   string // absolute path inside
 	Writable bool   // otherwise read-only; a file written inside belongs here to Source's owner
+	// Owned makes what belongs to Source's owner here belong to the sandbox's user
+	// inside, who can then read what only its owner may. Writable implies it.
+	Owned bool
 }
 
 // Volume is a named directory that the place keeps.

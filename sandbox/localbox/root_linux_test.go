@@ -169,6 +169,35 @@ func TestWritableMount(t *testing.T) {
 	}
 }
 
+// TestOwnedMount: what only the source's owner may read can be read inside, and
+// not written to.
+func TestOwnedMount(t *testing.T) {
+	p := open(t, stateDir(t))
+	for name, image := range map[string]string{"default": "", "image": localbox.HostRoot} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "here"), []byte("here"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range []sandbox.Mount{{Owned: true}, {}} {
+				m.Source, m.Target = dir, "/data"
+				sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: image}, Mounts: []sandbox.Mount{m}})
+				// An ordinary user owns its own files in any case.
+				want := "here"
+				if !m.Owned && os.Geteuid() == 0 {
+					want = ""
+				}
+				if got := shell(t, sb, "exec 2>/dev/null; cat /data/here || true; (echo more >> /data/here) || true"); got != want {
+					t.Errorf("Owned %t: read %q, want %q", m.Owned, got, want)
+				}
+			}
+			if text, _ := os.ReadFile(filepath.Join(dir, "here")); string(text) != "here" {
+				t.Errorf("the file is %q", text)
+			}
+		})
+	}
+}
+
 func TestMountImage(t *testing.T) {
 	p := open(t, stateDir(t))
 	sb := create(t, p, &sandbox.Config{Image: sandbox.Image{Base: localbox.HostRoot}})

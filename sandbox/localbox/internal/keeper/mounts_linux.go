@@ -26,7 +26,7 @@ func (s *isolatedSeat) openMounts(mounts []driver.Mount) error {
 		if err != nil {
 			return fmt.Errorf("mount: %w", err)
 		}
-		sm := wire.SetupMount{Source: source, Target: m.Target, Writable: m.Writable, Passed: s.place.privileged}
+		sm := wire.SetupMount{Source: source, Target: m.Target, Writable: m.Writable, Owned: m.Writable || m.Owned, Passed: s.place.privileged}
 		if m.Writable && !sm.Passed {
 			if err := checkOwner(source); err != nil {
 				return err
@@ -61,10 +61,11 @@ func checkOwner(source string) error {
 	return nil
 }
 
-// mapMounts makes the owner of each writable source the sandbox's user inside.
+// mapMounts makes the owner of each source that is Owned the sandbox's user
+// inside.
 func (s *isolatedSeat) mapMounts(b *box) error {
 	for i, m := range s.setup.Mounts {
-		if !m.Writable || !m.Passed {
+		if !m.Owned || !m.Passed {
 			continue
 		}
 		ns, err := s.ownerNamespace(b, s.mounts[i])

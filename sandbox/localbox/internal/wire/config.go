@@ -112,6 +112,7 @@ func walkConfig(c *Codec, cfg *driver.Config) {
 		c.String(&m.Source)
 		c.String(&m.Target)
 		c.Bool(&m.Writable)
+		c.Bool(&m.Owned)
 	})
 	c.StringMap(&cfg.Tags)
 	walkProbe(c, &cfg.Probe)
@@ -206,6 +207,7 @@ type SetupMount struct {
 	Source, Target string
 	Passed         bool // a descriptor of the source travels with the message
 	Writable       bool
+	Owned          bool
 }
 
 // Walk implements Message.
@@ -222,6 +224,7 @@ func (s *Setup) Walk(c *Codec) {
 		c.String(&m.Target)
 		c.Bool(&m.Passed)
 		c.Bool(&m.Writable)
+		c.Bool(&m.Owned)
 	})
 	c.Uint(&s.Nonce)
 	optional(c, &s.Root)
