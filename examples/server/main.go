@@ -9,6 +9,11 @@
 //
 // With ANTHROPIC_API_KEY set the prompts go to the real model, and the key stays
 // in this process. Without it a scripted stand-in drives the real Claude Code.
+//
+// With -driver modal the sandboxes are Modal's, with the credentials that
+// Modal's own tools use (MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or ~/.modal.toml):
+//
+//	go run ./examples/server -driver modal
 package main
 
 import (
@@ -29,8 +34,6 @@ import (
 
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/examples/internal/model"
-	"github.com/vivarium-go/vivarium/sandbox"
-	"github.com/vivarium-go/vivarium/sandbox/localbox"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
@@ -55,7 +58,7 @@ func main() {
 }
 
 // settings are the command line's.
-type settings struct{ addr, data, token string }
+type settings struct{ addr, data, token, driver string }
 
 func parse(args []string, getenv func(string) string, stderr io.Writer) (*settings, error) {
 	s := &settings{}
@@ -64,6 +67,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*settin
 	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "`HOST:PORT` to serve on; port 0 picks one")
 	flags.StringVar(&s.data, "data", "", "`DIR` for sandboxes and volumes (default: vivarium in the user's cache directory)")
 	flags.StringVar(&s.token, "token", getenv("VIVARIUM_TOKEN"), "what clients must send as a bearer `TOKEN` (default: VIVARIUM_TOKEN, which other users of this machine cannot see)")
+	flags.StringVar(&s.driver, "driver", "local", "where sandboxes run: `local or modal`")
 	if err := flags.Parse(args); err != nil {
 		return nil, flag.ErrHelp
 	}
@@ -114,27 +118,21 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	cli, err := claude.Locate(ctx, &claude.LocateOptions{
-		Progress: func(line string) { fmt.Fprintln(stdout, line) },
-	})
-	if err != nil {
-		return err
-	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	provider, err := localbox.Open(&localbox.Options{Dir: filepath.Join(s.data, "sandboxes")})
+	place, err := s.place(ctx, getenv, stdout)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, provider.Close()) }()
+	defer func() { err = errors.Join(err, place.close()) }()
 	volumes, err := openVolumes(filepath.Join(s.data, "volumes"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, volumes.Close()) }()
 	handler, err := sandboxhttp.New(&sandboxhttp.Config{
-		Provider: provider,
+		Provider: place.provider,
 		Auth:     auth,
-		Sandbox:  &sandbox.Config{Mounts: cli.Mounts()},
+		Sandbox:  place.sandbox,
 		// The sandbox is the limit: Claude may do in it what it likes.
 		Claude:  &claude.Options{Endpoint: api.Endpoint, PermissionMode: claude.PermissionBypass},
 		Volumes: volumes.open,
@@ -156,7 +154,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if api.Notice != "" {
 		fmt.Fprintln(stdout, api.Notice)
 	}
-	fmt.Fprintf(stdout, "Claude Code %s is ready on http://%s\n", cli.Version, listener.Addr())
+	fmt.Fprintf(stdout, "Claude Code %s is ready on http://%s\n", place.version, listener.Addr())
 	return serve(ctx, listener, mux, handler, stdout)
 }
 
