@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
 
@@ -26,6 +27,10 @@ func (s *Server) openAuthority() (err error) {
 // TunnelCA is the certificate, as PEM, of the authority that vouches for
 // encrypted tunnels. It is another one each time a server is started.
 func (s *Server) TunnelCA() []byte { return s.authority.PEM() }
+
+// serverStart is how long after a sandbox's creation a server in it may take to
+// listen. Modal is far enough away for a client not to notice.
+const serverStart = 10 * time.Second
 
 // portTunnels are a sandbox's tunnels.
 type portTunnels struct{ set *tunnel.Set }
@@ -69,7 +74,7 @@ func (s *Server) tunnelOptions(sb *sandbox, allow []string) (tunnel.Options, err
 	if !ok {
 		return tunnel.Options{}, refused("the ports of sandboxes cannot be reached here")
 	}
-	opts := tunnel.Options{Authority: s.authority, Busy: sb.task.busy}
+	opts := tunnel.Options{Authority: s.authority, Busy: sb.task.busy, Starting: sb.createdAt.Add(serverStart)}
 	opts.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dialer.Dial(ctx, address) }
 	for _, text := range allow {
 		prefix, err := netip.ParsePrefix(text)

@@ -52,7 +52,7 @@ func OpenGateway(opts Options, check func(token string) (Grant, error)) (*Gatewa
 	}
 	g := &Gateway{opts: opts, check: check, lis: newMixedListener(lis, opts), done: make(chan struct{})}
 	g.transport = &http.Transport{
-		DialContext:        func(ctx context.Context, _, address string) (net.Conn, error) { return opts.Dial(ctx, address) },
+		DialContext:        func(ctx context.Context, _, address string) (net.Conn, error) { return opts.dial(ctx, address) },
 		DisableCompression: true, // what passes is not for this to change
 		IdleConnTimeout:    30 * time.Second,
 	}

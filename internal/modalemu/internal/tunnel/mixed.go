@@ -56,7 +56,7 @@ func (l *mixedListener) accept() {
 	for l.ctx.Err() == nil {
 		conn, err := l.Listener.Accept()
 		if err != nil {
-			pause(l.ctx)
+			pause(l.ctx, acceptAfter)
 			continue
 		}
 		if !l.opts.allows(conn) || !l.conns.add(conn) {

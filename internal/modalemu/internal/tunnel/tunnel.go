@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
 // Kind is what a tunnel speaks on this side.
@@ -37,6 +39,9 @@ type Options struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Allow is where connections may come from; empty means everywhere.
 	Allow []netip.Prefix
+	// Starting is until when a port at which nobody listens is tried again, since
+	// its server may have been started only just now. Zero means not at all.
+	Starting time.Time
 	// Busy is called for each connection, or request, and what it returns when
 	// that has ended. Nil means not at all.
 	Busy func() (done func())
@@ -114,7 +119,7 @@ func (s *Set) accept(lis net.Listener, p Port) {
 			return
 		}
 		if err != nil {
-			if !pause(s.ctx) {
+			if !pause(s.ctx, acceptAfter) {
 				return
 			}
 			continue
@@ -130,10 +135,13 @@ func (s *Set) accept(lis net.Listener, p Port) {
 	}
 }
 
-// pause waits a little after an error of accept that passes, such as too many
-// open files. It reports false when ctx has ended.
-func pause(ctx context.Context) bool {
-	t := time.NewTimer(50 * time.Millisecond)
+// acceptAfter is how long to wait after an error of accept that passes, such as
+// too many open files.
+const acceptAfter = 50 * time.Millisecond
+
+// pause waits that long. It reports false when ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -169,9 +177,7 @@ func (s *Set) serve(conn net.Conn, p Port) {
 		defer secure.Close() // says goodbye, which closing conn alone does not
 		conn = secure
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, dialTime)
-	inside, err := s.opts.Dial(ctx, inner(p.Number))
-	cancel()
+	inside, err := s.opts.dial(s.ctx, inner(p.Number))
 	if err != nil {
 		return // nobody listens; the client sees the connection closed, as on Modal
 	}
@@ -181,6 +187,21 @@ func (s *Set) serve(conn net.Conn, p Port) {
 	}
 	defer s.conns.remove(inside)
 	join(conn, inside)
+}
+
+// retryAfter is how long a server that may be starting is given between two tries.
+const retryAfter = 25 * time.Millisecond
+
+// dial connects to a loopback address inside of the sandbox.
+func (o *Options) dial(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	for {
+		conn, err := o.Dial(ctx, address)
+		if err == nil || errors.Is(err, driver.ErrEnded) || !time.Now().Before(o.Starting) || !pause(ctx, retryAfter) {
+			return conn, err
+		}
+	}
 }
 
 // inner is a port's address inside of the sandbox.

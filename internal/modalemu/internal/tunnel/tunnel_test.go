@@ -16,10 +16,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vivarium-go/vivarium/internal/modalemu/internal/tunnel"
+	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
 // inside listens as a server in a sandbox does, and gives its port.
@@ -172,6 +174,37 @@ func TestNobodyListensInside(t *testing.T) {
 	defer c.Close()
 	if n, err := io.Copy(io.Discard, c); n != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+// A server that is just being started is waited for; a sandbox that has ended is not.
+func TestServerStarts(t *testing.T) {
+	a, _ := authority(t)
+	for name, tt := range map[string]struct {
+		err  error
+		want int
+	}{"starting": {syscall.ECONNREFUSED, 4}, "ended": {driver.ErrEnded, 1}} {
+		t.Run(name, func(t *testing.T) {
+			port := inside(t, echo)
+			var tries atomic.Int32
+			opts := tunnel.Options{Authority: a, Starting: time.Now().Add(time.Minute), Dial: func(ctx context.Context, address string) (net.Conn, error) {
+				if tries.Add(1) < 4 {
+					return nil, tt.err
+				}
+				return dial(ctx, address)
+			}}
+			at := open(t, opts, tunnel.Port{Number: port, Kind: tunnel.Unencrypted})
+			c, err := net.Dial("tcp", at[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+			if got := int(tries.Load()); got != tt.want {
+				t.Errorf("tried %d times, want %d", got, tt.want)
+			}
+		})
 	}
 }
 
