@@ -1,7 +1,6 @@
 package modalemu_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -30,7 +29,7 @@ type bare struct {
 
 	mu    sync.Mutex
 	execs map[string]*bareExec
-	files map[string][][]byte
+	files map[string][]byte
 }
 
 // bareControl makes its sandboxes, which are all one.
@@ -44,7 +43,7 @@ type bareExec struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *os.File
-	store  func([][]byte) // takes the file that was written
+	store  func([]byte) // takes the file that was written
 	data   []byte       // the file that is read
 }
 
@@ -55,7 +54,7 @@ func startBare(tb testing.TB) *modal.Sandbox {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b := &bare{execs: make(map[string]*bareExec), files: make(map[string][][]byte)}
+	b := &bare{execs: make(map[string]*bareExec), files: make(map[string][]byte)}
 	srv := grpc.NewServer(
 		grpc.MaxRecvMsgSize(100<<20), grpc.MaxSendMsgSize(100<<20),
 		grpc.InitialWindowSize(64<<20), grpc.InitialConnWindowSize(64<<20),
@@ -175,7 +174,7 @@ func (b *bare) start(args []string) (*bareExec, error) {
 		if json.Unmarshal([]byte(args[1]), &op) == nil {
 			switch {
 			case op.WriteFile != nil:
-				return &bareExec{store: func(data [][]byte) { b.put(op.WriteFile.Path, data) }}, nil
+				return &bareExec{store: func(data []byte) { b.put(op.WriteFile.Path, data) }}, nil
 			case op.ReadFile != nil:
 				return &bareExec{data: b.get(op.ReadFile.Path)}, nil
 			}
@@ -196,7 +195,7 @@ func (b *bare) start(args []string) (*bareExec, error) {
 	return e, e.cmd.Start()
 }
 
-func (b *bare) put(name string, data [][]byte) {
+func (b *bare) put(name string, data []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.files[name] = data
@@ -205,10 +204,7 @@ func (b *bare) put(name string, data [][]byte) {
 func (b *bare) get(name string) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.files[name]) > 1 { // joined once
-		b.files[name] = [][]byte{bytes.Join(b.files[name], nil)}
-	}
-	return b.files[name][0]
+	return b.files[name]
 }
 
 func (b *bare) TaskExecWait(_ context.Context, req *pb.TaskExecWaitRequest) (*pb.TaskExecWaitResponse, error) {
@@ -221,8 +217,12 @@ func (b *bare) TaskExecWait(_ context.Context, req *pb.TaskExecWaitRequest) (*pb
 	return pb.TaskExecWaitResponse_builder{Code: &code}.Build(), nil
 }
 
-// bareMessage is what the emulator puts in one message.
-const bareMessage = 512 << 10
+const (
+	// bareMessage is what the emulator puts in one message.
+	bareMessage = 512 << 10
+	// bareFile is the largest file of a benchmark.
+	bareFile = 64 << 20
+)
 
 func (b *bare) TaskExecStdioRead(req *pb.TaskExecStdioReadRequest, stream grpc.ServerStreamingServer[pb.TaskExecStdioReadResponse]) error {
 	e := b.exec(req.GetExecId())
@@ -276,7 +276,7 @@ func (b *bare) TaskExecStdinWriteStream(stream grpc.ClientStreamingServer[pb.Tas
 		return err
 	}
 	e := b.exec(first.GetStart().GetExecId())
-	var data [][]byte
+	data := make([]byte, 0, bareFile) // growing it would be work that no file system has
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
@@ -286,6 +286,6 @@ func (b *bare) TaskExecStdinWriteStream(stream grpc.ClientStreamingServer[pb.Tas
 			e.store(data)
 			return stream.SendAndClose(&pb.TaskExecStdinWriteStreamResponse{})
 		}
-		data = append(data, msg.GetData())
+		data = append(data, msg.GetData()...)
 	}
 }

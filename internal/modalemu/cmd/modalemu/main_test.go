@@ -69,8 +69,8 @@ func self(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// create makes a sandbox that would live for long.
-func create(t *testing.T, url string) *modal.Sandbox {
+// dial gives a client of the emulator.
+func dial(t *testing.T, url string) *modal.Client {
 	t.Helper()
 	t.Setenv("MODAL_SERVER_URL", url)
 	client, err := modal.NewClientWithOptions(&modal.ClientParams{TokenID: "ak", TokenSecret: "as"})
@@ -78,6 +78,13 @@ func create(t *testing.T, url string) *modal.Sandbox {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
+	return client
+}
+
+// create makes a sandbox that would live for long.
+func create(t *testing.T, url string) *modal.Sandbox {
+	t.Helper()
+	client := dial(t, url)
 	app, err := client.Apps.FromName(t.Context(), "cmd", &modal.AppFromNameParams{CreateIfMissing: true})
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +95,42 @@ func create(t *testing.T, url string) *modal.Sandbox {
 		t.Fatal(err)
 	}
 	return sb
+}
+
+// remember builds an image and writes to a volume, or finds both again; it
+// gives the image's id, and what is in both.
+func remember(t *testing.T, url, write string) (id, content string) {
+	t.Helper()
+	client := dial(t, url)
+	app, err := client.Apps.FromName(t.Context(), "cmd", &modal.AppFromNameParams{CreateIfMissing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := client.Images.FromRegistry("alpine:3.21", nil).
+		DockerfileCommands([]string{"RUN echo built > /opt/built"}, nil).Build(t.Context(), app, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vol, err := client.Volumes.FromName(t.Context(), "kept", &modal.VolumeFromNameParams{CreateIfMissing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := client.Sandboxes.Create(t.Context(), app, image, &modal.SandboxCreateParams{
+		Volumes: map[string]*modal.Volume{"/data": vol},
+		Command: []string{"/bin/sh", "-ec", write + "; cat /opt/built /data/file"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(sb.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := sb.Wait(t.Context(), nil); code != 0 || err != nil {
+		errs, _ := io.ReadAll(sb.Stderr)
+		t.Fatalf("%d, %v: %s", code, err, errs)
+	}
+	return image.ImageID, string(out)
 }
 
 // sleepers counts the processes of create's sandboxes.
@@ -140,6 +183,7 @@ func TestStateOutlivesAKill(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	e := start(t, self(t, "-base", "host", "-state", state, "-secret", "seeded=K=V"))
 	create(t, e.url)
+	id, content := remember(t, e.url, "echo written > /data/file")
 	other := self(t, "-state", state)
 	if out, err := other.CombinedOutput(); err == nil || !strings.Contains(string(out), "another server is using the state directory") {
 		t.Errorf("a second server of one state directory: %v, %s", err, out)
@@ -155,14 +199,11 @@ func TestStateOutlivesAKill(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(state, "state.json")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("state file: %v, %v", info, err)
 	}
-	t.Setenv("MODAL_SERVER_URL", e.url)
-	client, err := modal.NewClientWithOptions(&modal.ClientParams{TokenID: "ak", TokenSecret: "as"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	if _, err := client.Apps.FromName(t.Context(), "cmd", nil); err != nil {
+	if _, err := dial(t, e.url).Apps.FromName(t.Context(), "cmd", nil); err != nil {
 		t.Errorf("the app of the server before: %v", err)
+	}
+	if id2, content2 := remember(t, e.url, ":"); id2 != id || content2 != content || content != "built\nwritten\n" {
+		t.Errorf("image %s, %q; before %s, %q", id2, content2, id, content)
 	}
 	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
