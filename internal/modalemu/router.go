@@ -20,13 +20,17 @@ type router struct {
 	server    *Server
 	snapshots onces[string] // image ids, by snapshot id
 
-	mu     sync.Mutex
-	execs  map[string]*execTable // by task id
-	probes map[*container]*prober
+	mu      sync.Mutex
+	execs   map[string]*execTable // by task id
+	probes  map[*container]*prober
+	adopted map[*container][]*process.Process // whose stdout is a file of the container's
 }
 
 func newRouter(s *Server) *router {
-	return &router{server: s, execs: make(map[string]*execTable), probes: make(map[*container]*prober)}
+	return &router{
+		server: s, execs: make(map[string]*execTable),
+		probes: make(map[*container]*prober), adopted: make(map[*container][]*process.Process),
+	}
 }
 
 // task finds the task that a call is about, which the call's token must be for.

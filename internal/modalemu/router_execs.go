@@ -153,7 +153,7 @@ func (r *router) start(ctx context.Context, c *container, req *pb.TaskExecStartR
 		Ended:   c.task.busy(),
 	}
 	if e.Args[0] == fstools.Path {
-		return startTools(c, e.Args[1:], opts), nil
+		return r.startTools(c, e.Args[1:], opts), nil
 	}
 	p, err := process.Start(ctx, c.box, e, c.task.dir, opts)
 	if err != nil {
@@ -164,7 +164,7 @@ func (r *router) start(ctx context.Context, c *container, req *pb.TaskExecStartR
 }
 
 // startTools starts an operation on files, which ends with its container.
-func startTools(c *container, args []string, opts *process.Options) *process.Process {
+func (r *router) startTools(c *container, args []string, opts *process.Options) *process.Process {
 	p := process.Run(fstools.Program(c.box, args), c.task.dir, opts)
 	go func() {
 		select {
@@ -172,8 +172,31 @@ func startTools(c *container, args []string, opts *process.Options) *process.Pro
 			_ = p.Kill(context.Background()) // that of a function cannot fail
 		case <-p.Done():
 		}
+		if p.Stdout.Adopted() {
+			r.dropAtEnd(c, p)
+		}
 	}()
 	return p
+}
+
+// dropAtEnd lets go of a file of the container's that is an output, once the
+// container has ended: it would hold all of the container's memory otherwise.
+func (r *router) dropAtEnd(c *container, p *process.Process) {
+	r.mu.Lock()
+	first := r.adopted[c] == nil
+	r.adopted[c] = append(r.adopted[c], p)
+	r.mu.Unlock()
+	if !first {
+		return
+	}
+	<-c.ended
+	r.mu.Lock()
+	all := r.adopted[c]
+	delete(r.adopted, c)
+	r.mu.Unlock()
+	for _, p := range all {
+		_ = p.Stdout.Drop() // it was only read
+	}
 }
 
 // command is what the driver is to start.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/vivarium-go/vivarium/internal/modalemu/internal/process"
 )
 
 // readLimit is how large a file the client can read.
@@ -116,27 +118,43 @@ func statMode(m fs.FileMode) uint32 {
 	return mode | 0o100000
 }
 
-// pieces are what files are copied by.
-var pieces = sync.Pool{New: func() any { return new([512 << 10]byte) }}
+// pieceSize is what files are copied by.
+const pieceSize = 128 << 10
+
+var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
+
+// adoptFrom is from which size on a file is not copied but left where it is, and
+// read when the client asks for its content.
+const adoptFrom = 1 << 20
 
 func (t *tool) read(name string) error {
 	f, err := t.fsys.OpenFile(t.ctx, name, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return fail(kindIsDirectory)
-	case info.Size() > readLimit:
-		return fail(kindTooLarge)
+	if err == nil {
+		switch {
+		case info.IsDir():
+			err = fail(kindIsDirectory)
+		case info.Size() > readLimit:
+			err = fail(kindTooLarge)
+		}
 	}
-	buf := pieces.Get().(*[512 << 10]byte)
+	if out, ok := t.stdout.(*process.Output); err == nil && ok && info.Size() >= adoptFrom {
+		return out.Adopt(f, info.Size())
+	}
+	if err == nil {
+		err = t.copy(f)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// copy copies what is in f now; a file that grows meanwhile no further than the
+// limit.
+func (t *tool) copy(f io.Reader) error {
+	buf := pieces.Get().(*[pieceSize]byte)
 	defer pieces.Put(buf)
-	// A file that grows meanwhile is read no further than the limit either.
 	n, err := io.CopyBuffer(struct{ io.Writer }{t.stdout}, &untilDone{t, io.LimitReader(f, readLimit+1)}, buf[:])
 	if err == nil && n > readLimit {
 		return fail(kindTooLarge)

@@ -45,3 +45,56 @@ func TestNoPlaceForASpool(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestAdoptedOutput(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("0123456789"); err != nil {
+		t.Fatal(err)
+	}
+	p := Run(func(_ context.Context, _ *Reader, stdout, _ io.Writer) Exit {
+		if err := stdout.(*Output).Adopt(f, 8); err != nil {
+			t.Error(err)
+		}
+		if _, err := stdout.Write([]byte("more")); err == nil {
+			t.Error("wrote to a file that is somebody else's")
+		}
+		return Exit{}
+	}, t.TempDir(), nil)
+	read := func(off int64) (string, error) {
+		buf := make([]byte, 100)
+		n, err := p.Stdout.ReadAt(context.Background(), buf, off)
+		return string(buf[:n]), err
+	}
+	for off, want := range map[int64]string{0: "01234567", 5: "567", 8: ""} {
+		if got, err := read(off); got != want || (err == io.EOF) != (want == "") {
+			t.Errorf("from %d on: %q %v", off, got, err)
+		}
+	}
+	if err := f.Truncate(4); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := read(2); got != "23" || err != nil {
+		t.Errorf("%q %v", got, err)
+	}
+	if _, err := read(4); err != io.EOF {
+		t.Errorf("behind the end of what is shorter now: %v", err)
+	}
+	if err := p.Stdout.Drop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.Stat(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the file after Drop: %v", err)
+	}
+	if _, err := read(0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("reading after Drop: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := held.Load(); n != 0 {
+		t.Errorf("%d bytes count as held by nobody", n)
+	}
+}

@@ -7,12 +7,29 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
-// inMemory is how much of an output is kept without a file: what most commands
-// write. One byte more moves all of it to the file.
-const inMemory = 16 << 10
+const (
+	// inMemory is how much of an output is kept without a file: what most
+	// commands write. One byte more moves all of it to the file.
+	inMemory = 64 << 10
+	// allInMemory bounds what all outputs together keep without files.
+	allInMemory = 64 << 20
+)
+
+// held is how much all outputs keep in memory.
+var held atomic.Int64
+
+// reserve counts n bytes more in memory, if there is room for them.
+func reserve(n int) bool {
+	if held.Add(int64(n)) <= allInMemory {
+		return true
+	}
+	held.Add(-int64(n))
+	return false
+}
 
 // ErrFull is what a reader gets behind the last byte that could be kept.
 var ErrFull = errors.New("the rest of the output was lost: no room to keep it")
@@ -31,7 +48,14 @@ type Output struct {
 	err   error    // instead of io.EOF
 	mem   []byte   // all of it while file is nil
 	file  *os.File // all of it from then on
+	other Source   // all of it, instead of both
 	freed bool
+}
+
+// Source is a file that something else keeps.
+type Source interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // Size is how many bytes there are now, and whether no more will come.
@@ -81,14 +105,52 @@ func (o *Output) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 			err = io.EOF
 		}
 		return 0, err
-	case o.file == nil:
+	case o.file == nil && o.other == nil:
 		n := copy(p, o.mem[off:])
 		o.mu.Unlock()
 		return n, nil
 	}
-	file, n := o.file, min(int64(len(p)), o.size-off)
+	var src io.ReaderAt = o.file
+	if o.other != nil {
+		src = o.other
+	}
+	n := min(int64(len(p)), o.size-off)
 	o.mu.Unlock()
-	return file.ReadAt(p[:n], off)
+	k, err := src.ReadAt(p[:n], off)
+	if k > 0 {
+		err = nil // what follows is for the next call
+	}
+	return k, err
+}
+
+// Adopt makes the first size bytes of src the whole output, of which nothing was
+// written yet. It saves a copy of what is kept already; what changes in src
+// changes in the output, and where src ends early so does the output. src is
+// closed by Drop, or with the process.
+func (o *Output) Adopt(src Source, size int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended || o.freed || o.size > 0 {
+		return errors.Join(os.ErrClosed, src.Close())
+	}
+	o.other, o.size = src, size
+	o.changed()
+	return nil
+}
+
+// Adopted reports whether Adopt was called, and Drop was not.
+func (o *Output) Adopted() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.other != nil
+}
+
+// Drop gives up an output that was adopted. Reads end with os.ErrClosed.
+func (o *Output) Drop() error {
+	if !o.Adopted() {
+		return nil
+	}
+	return o.free()
 }
 
 // waker is closed at the next change. The caller holds mu.
@@ -115,7 +177,11 @@ func (o *Output) Write(p []byte) (int, error) {
 		o.mu.Unlock()
 		return 0, os.ErrClosed
 	}
-	if file == nil && len(o.mem)+len(p) <= inMemory {
+	if o.other != nil {
+		o.mu.Unlock()
+		return 0, os.ErrInvalid
+	}
+	if file == nil && len(o.mem)+len(p) <= inMemory && reserve(len(p)) {
 		o.mem = append(o.mem, p...)
 		o.grown(len(p))
 		return len(p), nil
@@ -159,6 +225,7 @@ func (o *Output) spill() (*os.File, error) {
 	if o.freed {
 		return nil, errors.Join(os.ErrClosed, file.Close())
 	}
+	held.Add(-int64(len(o.mem)))
 	o.file, o.mem = file, nil
 	return file, nil
 }
@@ -190,11 +257,16 @@ func (o *Output) free() error {
 	o.end(nil)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	file := o.file
-	o.freed, o.mem, o.file = true, nil, nil
+	held.Add(-int64(len(o.mem)))
+	file, other := o.file, o.other
+	o.freed, o.mem, o.file, o.other = true, nil, nil, nil
 	o.changed()
-	if file == nil {
-		return nil
+	var err error
+	if file != nil {
+		err = file.Close()
 	}
-	return file.Close()
+	if other != nil {
+		err = errors.Join(err, other.Close())
+	}
+	return err
 }
