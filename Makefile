@@ -6,7 +6,7 @@ FUZZTIME ?= 100000x
 BENCHFLAGS ?= -benchtime 5s
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: check precommit fmt vet lint test race bench fuzz generate tidy vuln tools hooks examples
+.PHONY: check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples
 
 check: precommit lint generate-clean tidy race examples vuln ## all that .ci/run checks
 
@@ -34,6 +34,12 @@ bench:
 	@mkdir -p .tools
 	$(GO) test -run '^$$' -bench . -timeout 30m $(BENCHFLAGS) ./... | tee .tools/bench.out
 	@echo; grep '^FIGURE' .tools/bench.out
+
+# The Modal emulator beside a bare gRPC server, and the Modal driver beside the raw client.
+bench-modal:
+	@mkdir -p .tools
+	$(GO) test -run '^$$' -bench . -timeout 30m $(BENCHFLAGS) ./internal/modalemu ./sandbox/modalbox | tee .tools/bench-modal.out
+	@echo; grep '^FIGURE' .tools/bench-modal.out
 
 # Each fuzz target FUZZTIME times: a count, as a duration ends some runs with a bare
 # "context deadline exceeded" (golang.org/issue/75804). What is found goes to testdata/fuzz.

@@ -3,6 +3,7 @@ package modalemu_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -98,7 +99,7 @@ func many(t *testing.T, server *modaltest.Server) map[string]bool {
 	began := processes(t)
 	each("terminate", func(ctx context.Context, i int) error {
 		_, err := boxes[i].Terminate(ctx, nil)
-		return err
+		return errors.Join(err, boxes[i].Detach()) // which closes its connection
 	})
 	return began
 }
