@@ -3,7 +3,9 @@ package modalemu
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
+	"unicode"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
 	"google.golang.org/grpc/codes"
@@ -329,6 +331,9 @@ func (s *Server) connectToken(req *pb.SandboxCreateConnectTokenRequest, v1 bool)
 	}
 	if port < 1 || port > 65535 {
 		return nil, invalid("port must be in [1, 65535], got %d", port)
+	}
+	if strings.ContainsFunc(req.GetUserMetadata(), unicode.IsControl) {
+		return nil, invalid("user metadata becomes a header, and cannot have control characters")
 	}
 	url, err := s.connectURL(sb)
 	if err != nil {

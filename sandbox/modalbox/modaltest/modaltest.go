@@ -82,6 +82,10 @@ func (s *Server) Close() error { return s.emu.Close() }
 // URL is where the server is, as MODAL_SERVER_URL for other processes.
 func (s *Server) URL() string { return s.emu.URL() }
 
+// TunnelCA is the certificate, as PEM, that HTTPS clients of tunnels have to
+// trust: x509.CertPool.AppendCertsFromPEM takes it.
+func (s *Server) TunnelCA() []byte { return s.emu.TunnelCA() }
+
 // Client makes a client of the server, whatever the configuration of this user
 // and, except for MODAL_SERVER_URL, the environment say. The caller closes it.
 func (s *Server) Client() (*modal.Client, error) {
