@@ -51,6 +51,9 @@ func (s *Server) openTunnels(_ context.Context, sb *sandbox, ports []*pb.PortSpe
 		}
 		seen[p.GetPort()] = true
 		wanted = append(wanted, tunnel.Port{Number: int(p.GetPort()), Kind: tunnelKind(p)})
+		if p.GetUnencrypted() { // as well, not instead
+			wanted = append(wanted, tunnel.Port{Number: int(p.GetPort()), Kind: tunnel.Unencrypted})
+		}
 	}
 	set, err := tunnel.Open(wanted, opts)
 	if err != nil {
@@ -60,10 +63,7 @@ func (s *Server) openTunnels(_ context.Context, sb *sandbox, ports []*pb.PortSpe
 }
 
 func tunnelKind(p *pb.PortSpec) tunnel.Kind {
-	switch {
-	case p.GetUnencrypted():
-		return tunnel.Unencrypted
-	case p.GetTunnelType() == pb.TunnelType_TUNNEL_TYPE_H2:
+	if p.GetTunnelType() == pb.TunnelType_TUNNEL_TYPE_H2 {
 		return tunnel.HTTP2
 	}
 	return tunnel.Encrypted
@@ -89,14 +89,13 @@ func (s *Server) tunnelOptions(sb *sandbox, allow []string) (tunnel.Options, err
 func (p *portTunnels) data() []*pb.TunnelData {
 	var all []*pb.TunnelData
 	for _, t := range p.set.Tunnels() {
-		d := pb.TunnelData_builder{ContainerPort: uint32(t.Number)}
-		public, host := uint32(t.Public), t.Host
-		if t.Kind == tunnel.Unencrypted {
-			d.UnencryptedHost, d.UnencryptedPort = &host, &public
-		} else {
-			d.Host, d.Port = host, public
+		if t.Kind != tunnel.Unencrypted {
+			all = append(all, pb.TunnelData_builder{ContainerPort: uint32(t.Number), Host: t.Host, Port: uint32(t.Public)}.Build())
+			continue
 		}
-		all = append(all, d.Build())
+		last := all[len(all)-1] // the same port, encrypted
+		last.SetUnencryptedHost(t.Host)
+		last.SetUnencryptedPort(uint32(t.Public))
 	}
 	return all
 }

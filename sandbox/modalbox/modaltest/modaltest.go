@@ -45,6 +45,9 @@ type Options struct {
 	Proxies []string
 	// Environments are there besides "main".
 	Environments []string
+	// Mounts are shown in every sandbox, as if they were part of its image: a
+	// program that the test needs inside, for one.
+	Mounts []sandbox.Mount
 	// TokenLife is how long clients may use a token before they have to get
 	// another. Zero means as long as Modal allows, about.
 	TokenLife time.Duration
@@ -67,7 +70,7 @@ func Start(opts *Options) (*Server, error) {
 	}
 	emu, err := modalemu.Start(&modalemu.Options{
 		State: opts.State, Base: base, Secrets: opts.Secrets, Proxies: opts.Proxies,
-		Environments: opts.Environments, TokenLife: opts.TokenLife, Log: opts.Log,
+		Environments: opts.Environments, TokenLife: opts.TokenLife, Mounts: opts.Mounts, Log: opts.Log,
 	})
 	if err != nil {
 		return nil, err
