@@ -263,3 +263,36 @@ func TestMountImage(t *testing.T) {
 		})
 	}
 }
+
+// TestImageLeavesNothing: neither a sandbox nor its provider leaves a mount, a
+// directory or a process.
+func TestImageLeavesNothing(t *testing.T) {
+	dir := stateDir(t)
+	before := readFile(t, "/proc/self/mountinfo")
+	p, err := localbox.Open(&localbox.Options{Dir: dir})
+	if err != nil {
+		t.Skipf("sandboxes are not possible here: %v", err)
+	}
+	for range 3 {
+		sb, err := p.Create(testContext(t), &sandbox.Config{Image: sandbox.Image{Base: localbox.HostRoot}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sb.MountImage(testContext(t), "/mnt/x", sandbox.Image{}); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			t.Error(err)
+		}
+		if err := sb.Terminate(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := readFile(t, "/proc/self/mountinfo"); string(after) != string(before) {
+		t.Errorf("mounts were\n%s\nand are\n%s", before, after)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "scratch"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

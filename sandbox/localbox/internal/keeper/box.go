@@ -311,7 +311,6 @@ func (b *box) watch() {
 	<-b.exited
 	lifetime.Stop()
 	b.finish()
-	b.k.count(-1)
 }
 
 // finish removes what the sandbox held and writes how it ended. What cannot be
@@ -322,6 +321,7 @@ func (b *box) finish() {
 	_ = b.close()
 	_ = b.dir.Bury(&b.rec)
 	_ = b.dir.Release(info.ID, info.Name)
+	b.k.count(-1) // before those who wait hear of it: they may close the provider next
 	b.letGo()
 }
 

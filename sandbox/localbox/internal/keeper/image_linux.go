@@ -12,19 +12,24 @@ import (
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/rootfs"
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/state"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/wire"
 )
 
 // takeImage holds the image's layers and says what is to be made of them.
-func (s *isolatedSeat) takeImage(root *wire.Root, boot *wire.Boot) (err error) {
+func (s *isolatedSeat) takeImage(dir *state.Dir, root *wire.Root, boot *wire.Boot) (err error) {
 	if root.Record != "" {
 		if s.hold, err = hold(root.Record); err != nil {
 			return err
 		}
 	}
-	s.setup.Root = &wire.SetupRoot{Host: root.Host, Layers: root.Layers, Passed: s.place.privileged}
+	s.setup.Root = &wire.SetupRoot{Host: root.Host, Layers: root.Layers, Passed: s.place.privileged, Built: len(root.Layers) > 0}
 	if root.Host {
 		s.setup.Root.Programs = rootfs.ProgramDirs()
+		if path := s.place.skeleton.get(dir); path != "" {
+			s.setup.Root.Layers = append([]string{path}, root.Layers...)
+			s.setup.Root.Skeleton = true
+		}
 	}
 	if n := len(root.Layers) + len(s.setup.Root.Programs) + len(s.setup.Mounts); n > wire.MaxFDs {
 		return fmt.Errorf("%d layers are too many: %w", len(root.Layers), driver.ErrInvalid)
@@ -66,6 +71,9 @@ func (s *isolatedSeat) openImage(pid int) error {
 		return err
 	}
 	defer ns.Close()
+	if root.Skeleton && !s.place.skeleton.maps(ns) {
+		root.Layers, root.Skeleton = root.Layers[1:], false
+	}
 	img, err := openLayers(ns, root.Layers, root.Programs)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)

@@ -94,6 +94,7 @@ func (k *keeper) leaveIfIdle() {
 		select {
 		case <-k.idle:
 		default:
+			k.place.leave() // before the host hears that this end is closed
 			close(k.idle)
 		}
 	}

@@ -27,6 +27,7 @@ type place struct {
 	ownCount   bool // processes are counted for each user namespace by itself (Linux 5.14)
 	groups     *cgroup.Hierarchy
 	users      users
+	skeleton   skeleton
 	cpus       []int
 	nextCPU    int
 	cpuMu      sync.Mutex
@@ -52,6 +53,9 @@ func (p *place) init() {
 		_ = reexec.UseReadable()
 	}
 }
+
+// leave removes what was made for all sandboxes.
+func (p *place) leave() { p.skeleton.close() }
 
 // processors picks n of the processors this process may use, others each time.
 func (p *place) processors(n int) (picked []int) {

@@ -59,7 +59,7 @@ func (b *box) takeIsolated(boot *wire.Boot) error {
 	}
 	b.rec.Cgroups = s.group.Dirs
 	if b.req.Root != nil {
-		if err := s.takeImage(b.req.Root, boot); err != nil {
+		if err := s.takeImage(b.dir, b.req.Root, boot); err != nil {
 			return err
 		}
 	}

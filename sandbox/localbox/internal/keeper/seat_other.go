@@ -17,7 +17,8 @@ var errNoLinux = errors.New("only Linux can isolate sandboxes; on another system
 // place is what is known of this machine.
 type place struct{}
 
-func (*place) init() {}
+func (*place) init()  {}
+func (*place) leave() {}
 
 func (k *keeper) probe(context.Context) error {
 	return fmt.Errorf("%w: %w", driver.ErrNoIsolation, errNoLinux)

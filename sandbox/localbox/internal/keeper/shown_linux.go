@@ -149,15 +149,20 @@ func (s *isolatedSeat) layers(b *box, root *wire.Root) (*rootfs.Image, error) {
 		return nil, err
 	}
 	defer ns.Close()
+	layers := root.Layers
 	var programs []string
+	var skeleton bool
 	if root.Host {
 		programs = rootfs.ProgramDirs()
+		if path := s.place.skeleton.get(b.dir); path != "" && s.place.skeleton.maps(ns) {
+			layers, skeleton = append([]string{path}, layers...), true
+		}
 	}
-	img, err := openLayers(ns, root.Layers, programs)
+	img, err := openLayers(ns, layers, programs)
 	if err != nil {
 		return nil, err
 	}
-	img.Host = root.Host
+	img.Host, img.Skeleton = root.Host, skeleton
 	return img, nil
 }
 

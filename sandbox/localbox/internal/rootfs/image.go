@@ -20,8 +20,11 @@ type Image struct {
 	// Host shows this machine's programs below the layers. They belong to
 	// nobody inside, so that the root there can read of them what everybody here
 	// can, and no more. Files can be put beside them, and replaced or removed,
-	// in directories that are made for it: see openUp.
+	// in the directories that Skeleton makes for it.
 	Host bool
+	// Skeleton says that the lowest of the layers is one that Skeleton has made.
+	// Otherwise Build makes it.
+	Skeleton bool
 	// Layers are directories in overlayfs' own form, lowest first.
 	Layers []Layer
 	// Programs are this machine's own, with Host; see ProgramDirs. Path says
@@ -70,15 +73,16 @@ func LayerSource(path string) (fd int, err error) {
 
 // Places in the first root, beside the one that is built.
 const (
-	diskDir   = ".disk"
-	blankDir  = ".blank"  // the lowest layer
-	layersDir = "l"       // short: a mount has a page for all its layers' names
-	rootDir   = "root"    // where the new root is built
-	ownDir    = "own"     // on the disk: files that are this sandbox's and no image's
-	shmDir    = "shm"     // on the disk
-	upperName = "upper"   // on the disk
-	workName  = "work"    // on the disk
-	hostLayer = "machine" // in layersDir, followed by a number
+	diskDir     = ".disk"
+	blankDir    = ".blank"  // the lowest layer
+	skeletonDir = ".host"   // the next, unless it is one of the layers
+	layersDir   = "l"       // short: a mount has a page for all its layers' names
+	rootDir     = "root"    // where the new root is built
+	ownDir      = "own"     // on the disk: files that are this sandbox's and no image's
+	shmDir      = "shm"     // on the disk
+	upperName   = "upper"   // on the disk
+	workName    = "work"    // on the disk
+	hostLayer   = "machine" // in layersDir, followed by a number
 )
 
 // imageSteps make a root of layers.
@@ -180,23 +184,27 @@ func (b *builder) attachLayers() error {
 // overlays mounts the new root and goes there.
 func (b *builder) overlays() error {
 	img := b.spec.Image
-	var lowers []string
-	if _, err := os.Lstat(blankDir); err == nil {
-		lowers = append(lowers, blankDir)
+	var layers []string
+	if img.Host && !img.Skeleton {
+		layers = append(layers, skeletonDir)
 	}
 	for i := range img.Layers {
-		lowers = append(lowers, layersDir+"/"+strconv.Itoa(i))
+		layers = append(layers, layersDir+"/"+strconv.Itoa(i))
 	}
 	if err := os.Mkdir(rootDir, 0o755); err != nil {
 		return err
+	}
+	lowers := layers
+	if _, err := os.Lstat(blankDir); err == nil {
+		lowers = append([]string{blankDir}, layers...)
 	}
 	if err := b.overlay("/", lowers); err != nil {
 		return err
 	}
 	for i, l := range img.Programs {
 		lowers := []string{layersDir + "/" + hostLayer + strconv.Itoa(i)}
-		for n := range img.Layers {
-			dir := filepath.Join(layersDir, strconv.Itoa(n), l.Path)
+		for _, layer := range layers {
+			dir := filepath.Join(layer, l.Path)
 			if info, err := os.Lstat(dir); err == nil && info.IsDir() {
 				lowers = append(lowers, dir)
 			}
@@ -206,36 +214,6 @@ func (b *builder) overlays() error {
 		}
 	}
 	return os.Chdir(rootDir)
-}
-
-// openUp makes the directories of lower in upper, so that they belong to the
-// root inside: those below it and, when deep, what is in those that software is
-// put into.
-func openUp(lower, upper string, deep bool) error {
-	entries, err := os.ReadDir(lower)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || !info.IsDir() {
-			continue
-		}
-		to := filepath.Join(upper, e.Name())
-		if err := os.Mkdir(to, info.Mode().Perm()|0o700); err != nil {
-			return err
-		}
-		switch e.Name() {
-		case "lib", "libexec", "local", "share":
-			if !deep {
-				continue
-			}
-			if err := openUp(filepath.Join(lower, e.Name()), to, e.Name() == "local"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func upperDir(n int) string { return filepath.Join(diskDir, upperName+strconv.Itoa(n)) }
@@ -254,12 +232,6 @@ func (b *builder) overlay(target string, lowers []string) error {
 	}
 	if err := b.owner.do(func() error { return makeUpper(upper, work, top) }); err != nil {
 		return err
-	}
-	if target != "/" {
-		err := b.owner.do(func() error { return openUp(lowers[0], upper, target == "/usr") })
-		if err != nil {
-			return err
-		}
 	}
 	var option strings.Builder
 	option.WriteString("userxattr,upperdir=" + upper + ",workdir=" + work + ",lowerdir=")

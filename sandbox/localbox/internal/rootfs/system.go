@@ -32,7 +32,7 @@ func (b *builder) etc() error {
 			return err
 		}
 	}
-	shell := b.shell(".")
+	shell := shellBelow(".")
 	host := b.spec.Hostname
 	for name, text := range map[string]string{
 		"passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\n" +
@@ -63,8 +63,8 @@ func hostsFile(host string) string {
 	return "127.0.0.1 localhost " + host + "\n::1 localhost ip6-localhost ip6-loopback\n"
 }
 
-// shell is what /etc/passwd names, of the programs below base.
-func (b *builder) shell(base string) string {
+// shellBelow is what /etc/passwd names, of the programs below base.
+func shellBelow(base string) string {
 	if _, err := os.Stat(filepath.Join(base, "usr/bin/bash")); err == nil {
 		return "/bin/bash"
 	}
@@ -72,11 +72,14 @@ func (b *builder) shell(base string) string {
 }
 
 func writeEtc(base, name, text string) error {
-	dir := filepath.Join(base, "etc")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	path := filepath.Join(base, "etc", name)
+	if err := mkdirAll(filepath.Dir(path)); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o644)
 }
 
 // writeEtcCommon writes what is the same wherever this machine's programs run.

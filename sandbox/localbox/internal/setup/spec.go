@@ -38,7 +38,7 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 	if s.Root == nil {
 		return spec, nil
 	}
-	img := &rootfs.Image{Host: s.Root.Host}
+	img := &rootfs.Image{Host: s.Root.Host, Skeleton: s.Root.Skeleton}
 	for _, l := range []struct {
 		to    *[]rootfs.Layer
 		paths []string
@@ -53,7 +53,7 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 	}
 	// A loader and libraries that an image brings are for its commands, not for
 	// process 1.
-	img.Later = dynamic() && !(img.Host && len(img.Layers) == 0)
+	img.Later = dynamic() && !(img.Host && !s.Root.Built)
 	spec.Image = img
 	return spec, nil
 }

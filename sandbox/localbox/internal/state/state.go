@@ -12,6 +12,7 @@
 //	boxes/<id>/files       the files of a sandbox that is not isolated
 //	names/<sha256>         a link to the id of the sandbox of that name
 //	snapshots/<id>.tar.zst
+//	scratch/<id>           what one keeper has made for its sandboxes, locked by it
 //	lock                   held for changes that must not interleave
 package state
 
@@ -63,7 +64,7 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, sub := range []string{"boxes", "names", "snapshots"} {
+	for _, sub := range []string{"boxes", "names", "snapshots", "scratch"} {
 		if err := os.MkdirAll(filepath.Join(path, sub), 0o700); err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func (d *Dir) Sweep() error {
 	if err != nil {
 		return err
 	}
-	errs := []error{d.sweepSnapshots()}
+	errs := []error{d.sweepSnapshots(), d.sweepScratch()}
 	for _, id := range ids {
 		if _, err := d.Check(id); !errors.Is(err, driver.ErrNotFound) {
 			errs = append(errs, err)

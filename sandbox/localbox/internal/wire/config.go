@@ -192,6 +192,8 @@ type SetupRoot struct {
 	Layers   []string // lowest first
 	Programs []string // with Host, this machine's directories that are shown
 	Passed   bool     // descriptors of Layers and Programs travel with the message
+	Skeleton bool     // the lowest of Layers is what Host has below them
+	Built    bool     // there are other Layers
 }
 
 // Walk implements Message.
@@ -200,6 +202,8 @@ func (r *SetupRoot) Walk(c *Codec) {
 	c.Strings(&r.Layers)
 	c.Strings(&r.Programs)
 	c.Bool(&r.Passed)
+	c.Bool(&r.Skeleton)
+	c.Bool(&r.Built)
 }
 
 // SetupMount is one of Config.Mounts.
