@@ -58,7 +58,7 @@ func main() {
 }
 
 // settings are the command line's.
-type settings struct{ addr, data, token, driver string }
+type settings struct{ addr, data, token, driver, image string }
 
 func parse(args []string, getenv func(string) string, stderr io.Writer) (*settings, error) {
 	s := &settings{}
@@ -68,6 +68,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*settin
 	flags.StringVar(&s.data, "data", "", "`DIR` for sandboxes and volumes (default: vivarium in the user's cache directory)")
 	flags.StringVar(&s.token, "token", getenv("VIVARIUM_TOKEN"), "what clients must send as a bearer `TOKEN` (default: VIVARIUM_TOKEN, which other users of this machine cannot see)")
 	flags.StringVar(&s.driver, "driver", "local", "where sandboxes run: `local or modal`")
+	flags.StringVar(&s.image, "image", "", "with -driver modal, an `IMAGE` that has Claude Code, and node or python3 (default: node:22-slim, in which Modal installs it)")
 	if err := flags.Parse(args); err != nil {
 		return nil, flag.ErrHelp
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-go/vivarium/internal/clitest"
+	"github.com/vivarium-go/vivarium/sandbox/modalbox/modaltest"
 	"github.com/vivarium-go/vivarium/sandbox/sandboxtest"
 )
 
@@ -165,8 +167,20 @@ func (s *server) run(t *testing.T, sandbox, body string) (lines []string, end ma
 	return nil, nil
 }
 
-func TestServerMainJob(t *testing.T) {
-	s := start(t, t.TempDir(), nil)
+func TestServerMainJob(t *testing.T) { mainJob(t, start(t, t.TempDir(), nil)) }
+
+// TestServerOnModal does the same with sandboxes of Modal, as far as Modal's own
+// client can tell.
+func TestServerOnModal(t *testing.T) {
+	modal := modaltest.New(t, &modaltest.Options{Mounts: clitest.CLI(t).Mounts()})
+	t.Setenv("MODAL_SERVER_URL", modal.URL())
+	t.Setenv("MODAL_CONFIG_PATH", filepath.Join(t.TempDir(), "none"))
+	env := map[string]string{"MODAL_TOKEN_ID": "ak-test", "MODAL_TOKEN_SECRET": "as-test"}
+	mainJob(t, start(t, t.TempDir(), env, "-driver", "modal", "-image", "debian:12-slim"))
+}
+
+func mainJob(t *testing.T, s *server) {
+	t.Helper()
 	if !strings.Contains(s.output.String(), "stand-in") {
 		t.Errorf("the terminal does not say that a stand-in answers:\n%s", s.output)
 	}

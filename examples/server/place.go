@@ -27,7 +27,7 @@ func (s *settings) place(ctx context.Context, getenv func(string) string, stdout
 	case "local":
 		return s.local(ctx, stdout)
 	case "modal":
-		return onModal(getenv)
+		return s.onModal(getenv)
 	}
 	return nil, fmt.Errorf("-driver %q: use local or modal", s.driver)
 }
@@ -50,7 +50,7 @@ func (s *settings) local(ctx context.Context, stdout io.Writer) (*place, error) 
 }
 
 // onModal installs the CLI in an image, which Modal builds once.
-func onModal(getenv func(string) string) (*place, error) {
+func (s *settings) onModal(getenv func(string) string) (*place, error) {
 	client, err := modal.NewClientWithOptions(&modal.ClientParams{
 		TokenID: getenv("MODAL_TOKEN_ID"), TokenSecret: getenv("MODAL_TOKEN_SECRET"),
 	})
@@ -62,11 +62,15 @@ func onModal(getenv func(string) string) (*place, error) {
 		client.Close()
 		return nil, err
 	}
-	cfg := &sandbox.Config{Image: sandbox.Image{
+	image := sandbox.Image{
 		Base:     "node:22-slim",
 		Commands: []string{"RUN npm install --global @anthropic-ai/claude-code@" + claude.CLIVersion},
-	}}
-	return &place{provider: provider, sandbox: cfg, version: claude.CLIVersion, close: func() error {
+	}
+	version := claude.CLIVersion
+	if s.image != "" {
+		image, version = sandbox.Image{Base: s.image}, "of "+s.image
+	}
+	return &place{provider: provider, sandbox: &sandbox.Config{Image: image}, version: version, close: func() error {
 		err := provider.Close()
 		client.Close()
 		return err

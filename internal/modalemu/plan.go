@@ -69,6 +69,7 @@ func (s *Server) plan(def *pb.Sandbox, values, own map[string]string) (*plan, er
 		}
 	}
 	p.config.Secrets, p.config.Env = environ(values), environ(own)
+	p.config.Mounts = slices.Clone(s.opts.Mounts)
 	return p, nil
 }
 

@@ -57,6 +57,8 @@ type Options struct {
 	// TokenLife is how long the tokens of clients are good for. Zero means 20
 	// minutes for those of the API and one hour for those of the router.
 	TokenLife time.Duration
+	// Mounts are shown in every sandbox, as if they were part of its image.
+	Mounts []driver.Mount
 	// Provider runs the sandboxes; the caller closes it after Close. Nil means
 	// localbox, in State.
 	Provider driver.Provider
