@@ -82,7 +82,7 @@ func (s *Server) planBase(r *recipe, from string, def *pb.Image) error {
 		r.build.Image.Base, r.build.Image.Snapshot = image.Base, image.Snapshot
 		return nil
 	}
-	if s.opts.Base == BaseHost {
+	if s.opts.Base == SourceHost {
 		r.build.Image.Base = s.hostBase()
 		return nil
 	}
@@ -92,7 +92,7 @@ func (s *Server) planBase(r *recipe, from string, def *pb.Image) error {
 	return err
 }
 
-// hostBase is what stands for every image in a registry with BaseHost.
+// hostBase is what stands for every image in a registry with SourceHost.
 func (s *Server) hostBase() string {
 	if s.ownBoxes == nil {
 		return "" // a provider of the caller's: its default
@@ -135,7 +135,7 @@ func (s *Server) digest(r *recipe, def *pb.Image, values map[string]string) (str
 	}
 	slices.Sort(bases)
 	raw, err := json.Marshal(map[string]any{
-		"commands": def.GetDockerfileCommands(), "bases": bases, "values": values, "host": s.opts.Base == BaseHost,
+		"commands": def.GetDockerfileCommands(), "bases": bases, "values": values, "host": s.opts.Base == SourceHost,
 		"gpu": def.GetGpuConfig().GetGpuType(), "registry": def.GetImageRegistryConfig().GetRegistryAuthType(),
 	})
 	if err != nil {
@@ -168,9 +168,9 @@ func (s *Server) build(ctx context.Context, r *recipe) (*imageRecord, error) {
 }
 
 // lendHost lets COPY --from=… of images in a registry copy from this machine's
-// programs too, with BaseHost.
+// programs too, with SourceHost.
 func (s *Server) lendHost(ctx context.Context, builder driver.ImageBuilder, r *recipe) error {
-	if s.opts.Base != BaseHost {
+	if s.opts.Base != SourceHost {
 		return nil
 	}
 	for _, command := range r.build.Image.Commands {

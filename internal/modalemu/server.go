@@ -29,13 +29,13 @@ const maxMessage = 100 << 20
 // closeWait bounds what Close waits for sandboxes to end.
 const closeWait = 60 * time.Second
 
-// Base says what an image's FROM names.
-type Base string
+// Source says what an image's FROM names.
+type Source string
 
-// The bases.
+// The sources.
 const (
-	BasePull Base = "pull" // the image of that name, from its registry
-	BaseHost Base = "host" // this machine's programs, whatever the name
+	SourcePull Source = "pull" // the image of that name, from its registry
+	SourceHost Source = "host" // this machine's programs, whatever the name
 )
 
 // Options vary Start. The zero value, and nil, are good defaults.
@@ -46,8 +46,8 @@ type Options struct {
 	// State is a directory in which apps, images, secrets and volumes survive;
 	// one server uses it at a time. Empty means a directory that Close removes.
 	State string
-	// Base says what an image's FROM names. Empty means BasePull.
-	Base Base
+	// Base says what an image's FROM names. Empty means SourcePull.
+	Base Source
 	// Secrets are there from the start, by name.
 	Secrets map[string]map[string]string
 	// Proxies are the names of proxies that are there.
@@ -163,10 +163,10 @@ func (o *Options) fill() error {
 	}
 	switch o.Base {
 	case "":
-		o.Base = BasePull
-	case BasePull, BaseHost:
+		o.Base = SourcePull
+	case SourcePull, SourceHost:
 	default:
-		return fmt.Errorf("base %q is neither %q nor %q", o.Base, BasePull, BaseHost)
+		return fmt.Errorf("base %q is neither %q nor %q", o.Base, SourcePull, SourceHost)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

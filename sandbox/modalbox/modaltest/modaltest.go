@@ -64,9 +64,9 @@ func Start(opts *Options) (*Server, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	base := modalemu.BaseHost
+	base := modalemu.SourceHost
 	if opts.PullImages {
-		base = modalemu.BasePull
+		base = modalemu.SourcePull
 	}
 	emu, err := modalemu.Start(&modalemu.Options{
 		State: opts.State, Base: base, Secrets: opts.Secrets, Proxies: opts.Proxies,

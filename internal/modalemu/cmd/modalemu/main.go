@@ -67,7 +67,7 @@ func parse(args []string, stderr io.Writer) (*modalemu.Options, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&opts.Listen, "listen", "127.0.0.1:0", "loopback `address` to listen on; port 0 picks one")
 	f.StringVar(&opts.State, "state", "", "`directory` in which apps, images, secrets and volumes survive; empty: nothing does")
-	f.StringVar((*string)(&opts.Base), "base", string(modalemu.BasePull), "what an image's FROM is: pull, the image from its registry, or host, this machine's programs")
+	f.StringVar((*string)(&opts.Base), "base", string(modalemu.SourcePull), "what an image's FROM is: pull, the image from its registry, or host, this machine's programs")
 	f.Var(given, "secret", "`NAME=KEY=VALUE` of a secret that is there; repeat it for more keys and more secrets")
 	f.Func("proxy", "`name` of a proxy that is there; repeat it for more", func(name string) error {
 		if name == "" {
