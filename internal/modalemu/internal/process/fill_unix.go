@@ -3,7 +3,9 @@
 package process
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -37,7 +39,9 @@ func reader(r io.Reader) func() ([]byte, int, error) {
 		})
 		switch {
 		case waitErr != nil:
-			return nil, 0, waitErr
+			// Without deadlines there is no other reason, and this one has no
+			// name outside of the standard library.
+			return nil, 0, errors.Join(fs.ErrClosed, waitErr)
 		case err != nil:
 			return buf, 0, os.NewSyscallError("read", err)
 		case n == 0:
