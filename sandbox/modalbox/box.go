@@ -13,6 +13,7 @@ import (
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/modalbox/internal/relay"
+	"github.com/vivarium-go/vivarium/sandbox/modalbox/internal/runner"
 )
 
 // box implements driver.Sandbox.
@@ -24,6 +25,7 @@ type box struct {
 	stop context.CancelFunc
 
 	closed      atomic.Bool
+	runner      atomic.Bool   // there is one inside
 	terminating atomic.Bool   // by this handle
 	over        chan struct{} // closed once final is set
 
@@ -51,13 +53,25 @@ func newBox(sb *modal.Sandbox, rec *record) *box {
 // ID implements driver.Sandbox.
 func (b *box) ID() string { return b.sb.SandboxID }
 
+// runnerPath is where the runner is inside.
+const runnerPath = "/tmp/.vivarium-run"
+
+// prepareScript makes the directory $1 and installs the runner, from what printf
+// makes of $2, at $3.
+const prepareScript = `mkdir -p -- "$1" && cd -- "$1" && {
+	{ printf "$2" >"$3.$$" && chmod 755 "$3.$$" && mv -f "$3.$$" "$3"; } 2>/dev/null
+	"$3" 2>/dev/null
+	echo "runner $?"
+}`
+
 // prepare makes the directory that commands start in, and so sees that commands
-// can be started at all.
+// can be started at all. Without a runner they are started by a shell.
 func (b *box) prepare(ctx context.Context) error {
-	out, code, err := b.script(ctx, `mkdir -p -- "$1" && cd -- "$1"`, b.rec.dir)
+	out, code, err := b.script(ctx, prepareScript, b.rec.dir, octal(runner.Binary()), runnerPath)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("%w: Dir %s cannot be made: %s; use one that the image's user may make", driver.ErrInvalid, b.rec.dir, lastLine(out))
 	}
+	b.runner.Store(err == nil && lastLine(out) == fmt.Sprint("runner ", runner.Usage))
 	return err
 }
 

@@ -2,6 +2,7 @@ package modalbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,6 +26,32 @@ func (b *box) Start(ctx context.Context, e *driver.Exec) (driver.Process, error)
 	if err := l.upload(ctx, b.sb); err != nil {
 		return nil, b.explain(ctx, "send the arguments", err)
 	}
+	if l.file == nil && b.runner.Load() {
+		l.runner = true
+		p, err := b.start(ctx, l)
+		if err == nil || !b.withoutRunner(ctx, err) {
+			return p, err
+		}
+		l.runner = false
+		l.mark = newMark()
+	}
+	return b.start(ctx, l)
+}
+
+// errNoRunner is that the runner did not run the command.
+var errNoRunner = errors.New("the runner did not run the command")
+
+// withoutRunner reports whether to try again by a shell, now and later.
+func (b *box) withoutRunner(ctx context.Context, err error) bool {
+	again := ctx.Err() == nil && (errors.Is(err, errNoRunner) || errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrInvalid))
+	if again {
+		b.runner.Store(false)
+	}
+	return again
+}
+
+// start starts a command and returns it as a driver.Process that is nil with an error.
+func (b *box) start(ctx context.Context, l *launch) (driver.Process, error) {
 	cp, err := b.sb.Exec(ctx, l.command(), l.params())
 	if err != nil {
 		if ctx.Err() != nil || !isDefinite(err) {
@@ -53,10 +80,15 @@ func (p *process) acknowledge(ctx context.Context) error {
 		return err
 	}
 	switch line[0] {
-	case sayStarted, sayUnmarked:
-		p.marked = line[0] == sayStarted
+	case sayStarted, sayRunner, sayUnmarked:
+		p.marked = line[0] != sayUnmarked
+		if line[0] == sayRunner {
+			p.box.runner.Store(true)
+		}
 		p.pid, err = strconv.Atoi(line[1:])
 		return err
+	case sayShell:
+		return errNoRunner
 	case sayNoProgram:
 		return exec.ErrNotFound
 	case sayNoRight, sayDirRight:
@@ -88,6 +120,9 @@ func (p *process) firstLine(ctx context.Context) (string, error) {
 	// It ended before it could say anything.
 	if _, err := p.Wait(ctx); err != nil {
 		return "", err
+	}
+	if p.byRunner {
+		return "", errNoRunner
 	}
 	return "", p.box.explain(ctx, "start a command",
 		fmt.Errorf("%w: %s did not run the command: the image needs a POSIX shell there", driver.ErrInvalid, shell))

@@ -361,7 +361,7 @@ func (o *file) Write(p []byte) (int, error) {
 	}
 	n := 0
 	for n < len(p) {
-		part := p[n:min(n+maxWrite, len(p))]
+		part := p[n:min(n+maxPending, len(p))]
 		if err := o.send(part); err != nil {
 			return n, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"syscall"
 	"unicode/utf8"
@@ -13,29 +14,33 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
-// launch is one command to start. It is started through a line of shell that
-// execs it, so that its streams are Modal's own. The line:
+// launch is one command to start. It is started through the runner, a small
+// program that this package puts into the sandbox, or, where that cannot be, a
+// line of shell that does the same. Both exec the command, so that its streams
+// are Modal's own. They:
 //
-//   - looks whether the directory and the program are there;
-//   - sets a mark that everything that comes from the command inherits and an
+//   - look whether the directory and the program are there;
+//   - set a mark that everything that comes from the command inherits and an
 //     ordinary user cannot take off: the limit RLIMIT_LOCKS, which has meant
 //     nothing to Linux since 2.4.25 (getrlimit(2)) and which /proc/PID/limits
 //     shows;
-//   - prints a first line on stdout that says so, with the process's id, which
+//   - print a first line on stdout that says so, with the process's id, which
 //     the command keeps.
 //
 // Should the exec fail after all, a file says with which status.
 type launch struct {
-	exec *driver.Exec
-	dir  string
-	mark int64
-	env  map[string]string // without duplicates; the request's
-	file []byte            // arguments and environment that do not fit into a request
+	exec   *driver.Exec
+	dir    string
+	mark   int64
+	env    map[string]string // without duplicates; the request's
+	file   []byte            // arguments and environment that do not fit into a request
+	runner bool              // there is one; a file takes a shell to read
 }
 
 // What the first line begins with.
 const (
 	sayStarted   = 'k'
+	sayRunner    = 'r' // started by a shell, though there is a runner
 	sayUnmarked  = 'm' // started, but there are no limits to mark it with
 	sayNoProgram = 'n'
 	sayNoRight   = 'p'
@@ -43,6 +48,7 @@ const (
 	sayNotDir    = 'D'
 	sayDirRight  = 'a'
 	sayCancelled = 'x'
+	sayShell     = 's' // the runner cannot do this: it takes a shell
 )
 
 // What a request and execve(2) take, in bytes. The client allows 64 KiB of
@@ -132,6 +138,10 @@ func (l *launch) useFile() {
 
 // command is what to give to Modal.
 func (l *launch) command() []string {
+	if l.runner {
+		args := []string{runnerPath, l.dir, l.flags(), strconv.FormatInt(l.mark, 10), cancelFile(l.mark), failFile(l.mark)}
+		return append(args, l.exec.Args...)
+	}
 	command := []string{shell, "-c", l.script(), shell}
 	if l.file == nil {
 		command = append(append(command, l.dir), l.exec.Args...)
@@ -154,12 +164,32 @@ func (l *launch) script() string {
 	}
 	fmt.Fprintf(&s, `case $1 in */*) [ -e "$1" ]||{ echo %c;exit;};[ -x "$1" ]&&[ ! -d "$1" ]||{ echo %c;exit;};;`+
 		`*) command -v -- "$1" >/dev/null 2>&1||{ echo %[1]c;exit;};;esac;`, sayNoProgram, sayNoRight)
-	fmt.Fprintf(&s, "if { ulimit -w %d||ulimit -x %[1]d;} 2>/dev/null;then [ -e %s ]&&{ echo %c;exit;};echo %c$$;else echo %c$$;fi;",
-		l.mark, cancelFile(l.mark), sayCancelled, sayStarted, sayUnmarked)
+	fmt.Fprintf(&s, "if { ulimit -w %d||ulimit -x %[1]d;} 2>/dev/null;then [ -e %s ]&&{ echo %c;exit;};[ -x %s ]&&echo %c$$||echo %c$$;else echo %c$$;fi;",
+		l.mark, cancelFile(l.mark), sayCancelled, runnerPath, sayRunner, sayStarted, sayUnmarked)
 	fmt.Fprintf(&s, `trap '{ echo $?>%s;} 2>/dev/null' 0;[ -z "$BASH_VERSION" ]||shopt -s execfail;exec "$@"%s`, failFile(l.mark), l.redirections())
 	return s.String()
 }
 
+// flags are the redirections and the terminal's size for the runner.
+func (l *launch) flags() string {
+	e := l.exec
+	if e.TTY != nil {
+		return fmt.Sprintf("t%dx%d", e.TTY.Rows, e.TTY.Cols)
+	}
+	var s string
+	if !e.Stdin {
+		s += "i"
+	}
+	if !e.Stdout {
+		s += "o"
+	}
+	if e.Merge {
+		s += "m"
+	}
+	return s
+}
+
+// redirections are the same for a shell, which sets the size by a command.
 func (l *launch) redirections() string {
 	e := l.exec
 	if e.TTY != nil {

@@ -50,6 +50,7 @@ func newOutput(p *process, src io.ReadCloser) *output {
 
 // pump reads until the end of the stream.
 func (o *output) pump() {
+	defer o.recycle()
 	defer close(o.full)
 	defer o.dropSource()
 	grow := false
@@ -86,9 +87,26 @@ func room(buf []byte, large bool) []byte {
 	case large && len(buf) < largeBuffer:
 		return make([]byte, largeBuffer)
 	case buf == nil:
-		return make([]byte, smallBuffer)
+		return smallBuffers.Get().(*[smallBuffer]byte)[:]
 	}
 	return buf
+}
+
+// smallBuffers are used again, since most commands print little and end soon.
+var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+
+// recycle gives back the buffers that nobody holds.
+func (o *output) recycle() {
+	for {
+		select {
+		case buf := <-o.free:
+			if len(buf) == smallBuffer {
+				smallBuffers.Put((*[smallBuffer]byte)(buf))
+			}
+		default:
+			return
+		}
+	}
 }
 
 // give hands over what was read, to whichever comes first.

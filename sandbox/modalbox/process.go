@@ -18,8 +18,10 @@ type process struct {
 	cp     *modal.ContainerProcess
 	mark   int64
 	tty    bool
-	pid    int  // the command's, which the line of shell has told
+	pid    int  // the command's, which the first line has told
 	marked bool // it carries the mark
+
+	byRunner bool // and not by a shell
 
 	stdin          *input
 	stdout, stderr *output
@@ -34,11 +36,12 @@ type process struct {
 
 	mu   sync.Mutex
 	sent map[driver.Signal]bool // signals that this side has sent
+	lost error                  // why it was killed although nobody asked for it
 }
 
 func newProcess(b *box, l *launch, cp *modal.ContainerProcess) *process {
 	e := l.exec
-	p := &process{box: b, cp: cp, mark: l.mark, tty: e.TTY != nil, done: make(chan struct{}), sent: map[driver.Signal]bool{}}
+	p := &process{box: b, cp: cp, mark: l.mark, tty: e.TTY != nil, byRunner: l.runner, done: make(chan struct{}), sent: map[driver.Signal]bool{}}
 	p.ctx, p.stop = context.WithCancel(b.ctx)
 	p.first = newOutput(p, cp.Stdout)
 	if e.Stdout || p.tty {
@@ -105,7 +108,17 @@ func (p *process) follow() {
 		p.finish(driver.Exit{}, err)
 		return
 	}
-	p.finish(p.judge(code))
+	exit, err := p.judge(code)
+	if lost := p.lostInput(); lost != nil {
+		exit, err = driver.Exit{}, lost
+	}
+	p.finish(exit, err)
+}
+
+func (p *process) lostInput() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
 }
 
 // endGrace is how long the result of a command may take to come when its
