@@ -13,12 +13,33 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/sandboxtest"
 )
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { conform(t, sandbox.Config{}) }
+
+// TestConformanceOfImages runs the suite in sandboxes that are root of their own files.
+func TestConformanceOfImages(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("images need Linux")
+	}
+	conform(t, sandbox.Config{Image: sandbox.Image{Base: localbox.HostRoot}})
+}
+
+func conform(t *testing.T, cfg sandbox.Config) {
 	if testing.Short() {
 		t.Skip("the suite is long: -short")
 	}
 	dir := stateDir(t)
 	open(t, dir)
+	sandboxtest.Run(t, func(t *testing.T) *sandbox.Provider {
+		p, err := localbox.Open(&localbox.Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}, &sandboxtest.Options{Config: cfg, Supports: supported()})
+}
+
+// supported is what isolated sandboxes have on this machine.
+func supported() []sandboxtest.Feature {
 	supports := []sandboxtest.Feature{
 		sandboxtest.Name, sandboxtest.Pids, sandboxtest.Disk, sandboxtest.Timeout, sandboxtest.IdleTimeout,
 		sandboxtest.NoNetwork, sandboxtest.Allowlist, sandboxtest.Ports, sandboxtest.Mounts, sandboxtest.TTY,
@@ -29,13 +50,7 @@ func TestConformance(t *testing.T) {
 	if os.Geteuid() == 0 {
 		supports = append(supports, sandboxtest.Memory, sandboxtest.CPU)
 	}
-	sandboxtest.Run(t, func(t *testing.T) *sandbox.Provider {
-		p, err := localbox.Open(&localbox.Options{Dir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}, &sandboxtest.Options{Supports: supports})
+	return supports
 }
 
 // TestPlain runs the suite over plain processes, but for what they cannot keep:

@@ -156,4 +156,4 @@ func TestAsOrdinaryUser(t *testing.T) {
 }
 
 // userTests are the tests that mean something different to an ordinary user.
-const userTests = "^(TestProbes|TestConformance|TestPlain|TestKill|TestSurvives|TestLeaves|TestHostile|TestMany|TestCreateCancelled|TestMounts|TestSecrets|TestLimits)"
+const userTests = "^(TestProbes|TestConformance|TestPlain|TestKill|TestSurvives|TestLeaves|TestHostile|TestMany|TestCreateCancelled|TestMounts|TestSecrets|TestLimits|TestHostRoot|TestOwnRoot|TestImage|TestSnapshotDir|TestWritableMount|TestMountImage)"
