@@ -40,9 +40,10 @@ fi 2>/dev/null
 done
 :`
 
-// resizeScript sets the size of the terminal of process $1 to $2 rows and $3 columns.
+// resizeScript sets the size of the terminal of process $1 to $2 rows and $3
+// columns, by the runner, $4, if there is one.
 const resizeScript = `for n in 0 1 2; do
-	stty rows $2 cols $3 </proc/$1/fd/$n 2>/dev/null && break
+	{ [ -x "$4" ] && "$4" "t$2x$3" /proc/$1/fd/$n; } || stty rows $2 cols $3 2>/dev/null </proc/$1/fd/$n && break
 done || { command -v stty >/dev/null || echo no stty; false; }`
 
 // word is the mark as the scripts take it.
@@ -92,7 +93,7 @@ func (p *process) Resize(ctx context.Context, size driver.Winsize) error {
 	if p.isDone() {
 		return os.ErrProcessDone
 	}
-	out, code, err := p.box.script(ctx, resizeScript, strconv.Itoa(p.pid), strconv.Itoa(int(size.Rows)), strconv.Itoa(int(size.Cols)))
+	out, code, err := p.box.script(ctx, resizeScript, strconv.Itoa(p.pid), strconv.Itoa(int(size.Rows)), strconv.Itoa(int(size.Cols)), runnerPath)
 	switch {
 	case err != nil:
 		return err

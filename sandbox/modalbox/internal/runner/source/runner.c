@@ -11,6 +11,10 @@
  * Nothing is executed when the file CANCEL exists. When executing fails at the
  * end, the status goes to the file FAIL.
  *
+ *	runner tROWSxCOLS TERMINAL
+ *
+ * It sets the size of a terminal, both numbers at once, as stty does not.
+ *
  * "go generate" builds it, for amd64, which is what Modal has.
  */
 
@@ -138,22 +142,24 @@ static void redirect(const char *flags)
 	}
 }
 
-static void resize(const char *flags)
+static long resize(long fd, const char *flags)
 {
 	while (*flags && *flags != 't')
 		flags++;
 	if (!*flags++)
-		return;
+		return 0;
 	unsigned short size[4] = {0, 0, 0, 0};
 	size[0] = (unsigned short)number(&flags);
 	flags++;
 	size[1] = (unsigned short)number(&flags);
-	call(IOCTL, 0, 0x5414 /* TIOCSWINSZ */, P(size), NIL);
+	return call(IOCTL, fd, 0x5414 /* TIOCSWINSZ */, P(size), NIL);
 }
 
 void run(long *stack)
 {
 	char **argv = (char **)(stack + 1);
+	if (stack[0] == 3)
+		quit(resize(call(OPEN, P(argv[2]), 02 | 0400 /* O_RDWR, O_NOCTTY */, NIL, NIL), argv[1]) ? 1 : 0);
 	if (stack[0] < 7)
 		quit(7);
 	char **env = argv + stack[0] + 1;
@@ -199,7 +205,7 @@ void run(long *stack)
 	err = call(PRLIMIT, 0, 10 /* RLIMIT_LOCKS */, P(limit), NIL);
 	if (call(ACCESS, P(cancel), 0, NIL, NIL) == 0)
 		say('x');
-	resize(flags);
+	resize(0, flags);
 	started(err ? 'm' : 'k');
 	redirect(flags);
 
