@@ -119,14 +119,12 @@ func terminalEnv(pty *pb.PTYInfo) []string {
 
 // watch waits for the container's end, ends what is left of it, and then tells.
 // before runs while its files can still be read.
-func (s *Server) watch(c *container, before func(context.Context)) {
+func (s *Server) watch(c *container, before func()) {
 	result := s.awaitEnd(c)
-	ctx, cancel := context.WithTimeout(context.Background(), endWait)
-	defer cancel()
 	if before != nil {
-		before(ctx)
+		before()
 	}
-	s.finish(ctx, c, result)
+	s.finish(c, result)
 }
 
 // awaitEnd returns how the container ended.
@@ -163,7 +161,9 @@ func (s *Server) awaitEnd(c *container) *pb.GenericResult {
 }
 
 // finish ends the container's processes, saves its volumes and sets its result.
-func (s *Server) finish(ctx context.Context, c *container, result *pb.GenericResult) {
+func (s *Server) finish(c *container, result *pb.GenericResult) {
+	ctx, cancel := context.WithTimeout(context.Background(), endWait)
+	defer cancel()
 	var errs []error
 	if c.box != nil {
 		errs = append(errs, c.box.Terminate(ctx), c.box.Close())

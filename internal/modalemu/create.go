@@ -150,22 +150,20 @@ const mainName = "main"
 // attend waits for a sandbox's end, and tidies up.
 func (s *Server) attend(sb *sandbox, failed *pb.GenericResult) {
 	if failed != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), endWait)
-		s.beforeEnd(ctx, sb)
-		s.finish(ctx, sb.task.main, failed)
-		cancel()
+		s.beforeEnd(sb)
+		s.finish(sb.task.main, failed)
 	} else {
-		s.watch(sb.task.main, func(ctx context.Context) { s.beforeEnd(ctx, sb) })
+		s.watch(sb.task.main, func() { s.beforeEnd(sb) })
 	}
 	s.letGo(sb)
 	s.boxes.gone(sb)
 }
 
 // beforeEnd ends the sidecars, and takes the image of the files that is wanted.
-func (s *Server) beforeEnd(ctx context.Context, sb *sandbox) {
+func (s *Server) beforeEnd(sb *sandbox) {
 	sb.task.endSidecars()
 	if sb.snapshot != nil {
-		s.takeExitSnapshot(ctx, sb)
+		s.takeExitSnapshot(sb)
 	}
 	sb.task.running.Wait()
 }
@@ -182,9 +180,7 @@ func (s *Server) letGo(sb *sandbox) {
 
 // endNow ends a container that nobody watches.
 func (s *Server) endNow(c *container) {
-	ctx, cancel := context.WithTimeout(context.Background(), endWait)
-	defer cancel()
-	s.finish(ctx, c, endTerminated.result())
+	s.finish(c, endTerminated.result())
 }
 
 // newContainer makes a container and starts its command. failed is the result
@@ -280,9 +276,7 @@ func (s *Server) attendSidecar(c *container, failed *pb.GenericResult) {
 		s.watch(c, nil)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endWait)
-	defer cancel()
-	s.finish(ctx, c, failed)
+	s.finish(c, failed)
 }
 
 // tagMap checks tags.

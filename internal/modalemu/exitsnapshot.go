@@ -2,16 +2,22 @@ package modalemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
+	"google.golang.org/grpc/status"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
-// snapshotLife is how long the image of an exit snapshot is kept.
-const snapshotLife = 30 * 24 * time.Hour
+const (
+	// snapshotLife is how long the image of an exit snapshot is kept.
+	snapshotLife = 30 * 24 * time.Hour
+	// exitSnapshotWait bounds the taking of one, which holds up the sandbox's end.
+	exitSnapshotWait = 2 * time.Minute
+)
 
 // exitSnapshot is the image of a sandbox's files at its end.
 type exitSnapshot struct {
@@ -23,9 +29,11 @@ type exitSnapshot struct {
 func newExitSnapshot() *exitSnapshot { return &exitSnapshot{done: make(chan struct{})} }
 
 // takeExitSnapshot saves the files of a sandbox that is about to end.
-func (s *Server) takeExitSnapshot(ctx context.Context, sb *sandbox) {
+func (s *Server) takeExitSnapshot(sb *sandbox) {
 	x := sb.snapshot
 	defer close(x.done)
+	ctx, cancel := context.WithTimeout(context.Background(), exitSnapshotWait)
+	defer cancel()
 	img, err := s.snapshot(ctx, sb.task.main, int64(snapshotLife/time.Second))
 	if err != nil {
 		s.log.Error("no exit snapshot was taken", "sandbox", sb.id, "error", err)
@@ -75,12 +83,19 @@ func (s *Server) getExitSnapshot(ctx context.Context, req *pb.SandboxGetExitSnap
 		return pb.SandboxGetExitSnapshotResponse_builder{Pending: &pb.SandboxGetExitSnapshotResponse_Pending{}}.Build(), nil
 	}
 	if x.err != nil {
-		return pb.SandboxGetExitSnapshotResponse_builder{Error: pb.SandboxGetExitSnapshotResponse_Error_builder{
-			ErrorCode: pb.SandboxGetExitSnapshotResponse_ERROR_CODE_FILESYSTEM_INCONSISTENT,
-			Message:   "The files of the sandbox could not be saved: " + toStatus(x.err).Error(),
-		}.Build()}.Build(), nil
+		return pb.SandboxGetExitSnapshotResponse_builder{Error: x.failure()}.Build(), nil
 	}
 	return pb.SandboxGetExitSnapshotResponse_builder{
 		Success: pb.SandboxGetExitSnapshotResponse_Success_builder{ImageId: x.imageID}.Build(),
 	}.Build(), nil
+}
+
+func (x *exitSnapshot) failure() *pb.SandboxGetExitSnapshotResponse_Error {
+	code := pb.SandboxGetExitSnapshotResponse_ERROR_CODE_FILESYSTEM_INCONSISTENT
+	if errors.Is(x.err, context.DeadlineExceeded) {
+		code = pb.SandboxGetExitSnapshotResponse_ERROR_CODE_TIMEOUT
+	}
+	return pb.SandboxGetExitSnapshotResponse_Error_builder{
+		ErrorCode: code, Message: "The files of the sandbox could not be saved: " + status.Convert(toStatus(x.err)).Message(),
+	}.Build()
 }
