@@ -151,12 +151,7 @@ func (s *session) fork(req *wire.Request, l *launch, master int) error {
 			if seq, err = b.nextMark(); err != nil {
 				return 0, err
 			}
-			fork := func() (int, error) { return syscall.ForkExec(l.path, req.Args, &l.attr) }
-			if b.forker != nil {
-				pid, err := b.forker.run(fork)
-				return pid, startError(l, err)
-			}
-			pid, err := fork()
+			pid, err := b.forker.run(func() (int, error) { return syscall.ForkExec(l.path, req.Args, &l.attr) })
 			return pid, startError(l, err)
 		}, func(pid int) {
 			cmd.pid = pid

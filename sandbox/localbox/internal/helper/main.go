@@ -95,13 +95,6 @@ func (b *box) start() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := 3
-	if b.boot.OOM {
-		want = 4
-	}
-	if len(fds) != want+len(b.boot.Uppers) {
-		return nil, &wire.Error{Text: "helper got the wrong number of descriptors"}
-	}
 	if b.boot.Entering {
 		if err := awaitRoot(); err != nil {
 			return nil, err
@@ -109,6 +102,36 @@ func (b *box) start() (*net.UnixListener, error) {
 	}
 	if !b.boot.Plain {
 		ignoreSignals()
+	}
+	l, err := b.take(fds)
+	if err != nil {
+		return nil, err
+	}
+	if b.tree, err = newTree(&b.boot); err != nil {
+		return nil, err
+	}
+	if b.boot.Image {
+		if err := b.startImage(); err != nil {
+			return nil, err
+		}
+	}
+	b.env = baseEnv(&b.boot, b.user)
+	b.boot.Env = nil
+	b.reaper = reap.New()
+	b.marks = b.mark() == nil
+	b.activity.touch()
+	debug.SetMaxStack(16 << 20)
+	return l, nil
+}
+
+// take takes what came with the boot message.
+func (b *box) take(fds []int) (*net.UnixListener, error) {
+	want := 3
+	if b.boot.OOM {
+		want = 4
+	}
+	if len(fds) != want+len(b.boot.Uppers) {
+		return nil, &wire.Error{Text: "helper got the wrong number of descriptors"}
 	}
 	b.doneFD = fds[1]
 	// fds[2] is held open: its lock says that the sandbox lives.
@@ -126,20 +149,6 @@ func (b *box) start() (*net.UnixListener, error) {
 		return nil, err
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	if b.tree, err = newTree(&b.boot); err != nil {
-		return nil, err
-	}
-	if b.boot.Image {
-		if err := b.startImage(); err != nil {
-			return nil, err
-		}
-	}
-	b.env = baseEnv(&b.boot, b.user)
-	b.boot.Env = nil
-	b.reaper = reap.New()
-	b.marks = b.mark() == nil
-	b.activity.touch()
-	debug.SetMaxStack(16 << 20)
 	return l.(*net.UnixListener), nil
 }
 

@@ -57,8 +57,11 @@ func newForker() (*forker, error) {
 	return f, <-ready
 }
 
-// run runs fork there.
+// run runs fork there; nil runs it here.
 func (f *forker) run(fork func() (int, error)) (pid int, err error) {
+	if f == nil {
+		return fork()
+	}
 	done := make(chan struct{})
 	f.jobs <- func() {
 		pid, err = fork()

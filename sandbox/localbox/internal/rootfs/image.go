@@ -142,6 +142,9 @@ func (b *builder) imageDisk() error {
 	if err := b.mountDisk(); err != nil {
 		return err
 	}
+	if err := checkAttributes(diskDir); err != nil {
+		return err
+	}
 	for _, name := range []string{ownDir, shmDir} {
 		if err := os.Mkdir(filepath.Join(diskDir, name), 0o755); err != nil {
 			return err
@@ -152,6 +155,19 @@ func (b *builder) imageDisk() error {
 		return err
 	}
 	return b.keep(shm, "/dev/shm")
+}
+
+// checkAttributes: overlayfs notes in attributes what was removed.
+func checkAttributes(dir string) error {
+	const name = "user.vivarium"
+	err := unix.Setxattr(dir, name, []byte("y"), 0)
+	if errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("a root that can be changed needs Linux 6.6 or newer, whose tmpfs has user attributes (CONFIG_TMPFS_XATTR): %w", errors.ErrUnsupported)
+	}
+	if err != nil {
+		return os.NewSyscallError("setxattr", err)
+	}
+	return os.NewSyscallError("removexattr", unix.Removexattr(dir, name))
 }
 
 // attachLayers mounts the layers under short names.

@@ -44,12 +44,12 @@ func dynamic() bool {
 	return false
 }
 
-// enterLater starts the child. It waits until this process has become another
-// program, or is gone.
-func enterLater() error {
+// enterLater starts the child. It waits until the file is closed, as it is when
+// this process becomes another program, or is gone.
+func enterLater() (*os.File, error) {
 	mine, theirs, err := reexec.Pair()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer theirs.Close()
 	_, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{reexec.Name(enterRole)}, &syscall.ProcAttr{
@@ -57,9 +57,5 @@ func enterLater() error {
 		Files: []uintptr{os.Stdin.Fd(), os.Stdout.Fd(), os.Stderr.Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	})
-	waiting = mine // until the exec closes it
-	return err
+	return mine, err
 }
-
-// waiting keeps the child waiting.
-var waiting *os.File

@@ -165,9 +165,11 @@ func become(s *wire.Setup, spec *rootfs.Spec, uc *net.UnixConn) error {
 		return step("make the working directory", err)
 	}
 	if spec.Image != nil && spec.Image.Later {
-		if err := enterLater(); err != nil {
+		child, err := enterLater()
+		if err != nil {
 			return step("start what changes the root", err)
 		}
+		defer child.Close()
 	}
 	if err := dropRights(s.Root != nil); err != nil {
 		return step("give up rights", err)

@@ -53,7 +53,7 @@ func newSpec(s *wire.Setup, fds []int) (*rootfs.Spec, error) {
 	}
 	// A loader and libraries that an image brings are for its commands, not for
 	// process 1.
-	img.Later = dynamic() && !(img.Host && !s.Root.Built)
+	img.Later = (!img.Host || s.Root.Built) && dynamic()
 	spec.Image = img
 	return spec, nil
 }
