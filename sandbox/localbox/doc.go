@@ -28,6 +28,37 @@
 // nobody else has, or, when an ordinary user runs the program, that user. They
 // have no capabilities and can get none.
 //
+// # Root of its own
+//
+// A sandbox that starts from an image, or from HostRoot, has a root file system
+// that it can change: the image's layers below, all changes in memory on top.
+// Commands run there as root, or as the image's USER, of a user namespace of
+// their own, with the few capabilities over it that installing software takes:
+// no capability counts for anything of this machine, and mounting, tracing, raw
+// sockets and devices stay shut. When the program runs as root each sandbox has
+// 65,536 users outside that nobody else has; when an ordinary user runs it, root
+// inside is that user and there is no other, so an image with a USER is refused.
+// It needs Linux 6.6, and, as root, a state directory on a file system whose
+// owners can be mapped (ext4, xfs, btrfs; not the overlay of a container).
+//
+// Of HostRoot this machine's programs belong to nobody inside: root there reads
+// of them what everybody here may read, and can add, replace and remove files in
+// the directories that software is put into (/usr, /usr/bin, /usr/local, those
+// right below /usr/lib and /usr/share, and so on), but not change one in place.
+// Of /etc it has a copy of the same parts that the default shows.
+//
+// Snapshot saves what was changed, SnapshotDir a directory, both as images.
+// MountImage shows one in a running sandbox, when root runs the program.
+//
+// # Mounts
+//
+// Config.Mounts are read-only unless Writable. When root runs the program, the
+// owner of a writable Source is the sandbox's user inside, and what is written
+// there belongs here to that owner; in a sandbox with a root of its own whose
+// Source is root's, owners are the same inside and here. Such a Source must be
+// in a directory that other users of this machine cannot enter: what runs inside
+// could put a set-uid program there.
+//
 // # Limits
 //
 // Config.Memory, Config.Pids and Config.CPU need a control group: root has them,

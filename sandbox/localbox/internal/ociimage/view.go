@@ -70,6 +70,18 @@ func (n *node) meta() meta {
 	return m
 }
 
+// isOpen reports whether everybody may read a file, or look into a directory.
+func isOpen(info fs.FileInfo) bool {
+	const read, enter = 0o004, 0o001
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return true
+	case info.IsDir():
+		return info.Mode()&(read|enter) == read|enter
+	}
+	return info.Mode()&read != 0
+}
+
 func unixMode(m fs.FileMode) uint32 {
 	mode := uint32(m.Perm())
 	for bit, unixBit := range map[fs.FileMode]uint32{fs.ModeSetuid: unix.S_ISUID, fs.ModeSetgid: unix.S_ISGID, fs.ModeSticky: unix.S_ISVTX} {
@@ -115,6 +127,9 @@ func (n *node) child(name string) (*node, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if layer == hostLayer && !isOpen(info) {
+			continue // this process may read more of the machine than an image is to show
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
 			break
