@@ -56,7 +56,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return errors.Join(err, s.Close())
 	}
 	<-ctx.Done()
-	return s.Close()
+	err = s.Close()
+	awaitChildren()
+	return err
 }
 
 func parse(args []string, stderr io.Writer) (*modalemu.Options, error) {

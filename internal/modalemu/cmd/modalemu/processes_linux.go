@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,4 +35,22 @@ func comm(pid int) string {
 		return ""
 	}
 	return strings.TrimSpace(string(name))
+}
+
+// childWait bounds awaitChildren.
+const childWait = 3 * time.Second
+
+// awaitChildren waits until the processes that this one has started are gone:
+// the last of the sandboxes' keepers ends a moment after them. Nothing else
+// waits for them any more when it is called.
+func awaitChildren() {
+	for end := time.Now().Add(childWait); time.Now().Before(end); {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, syscall.ECHILD):
+			return
+		case pid == 0:
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
 }
