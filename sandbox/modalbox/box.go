@@ -77,7 +77,7 @@ func (b *box) prepare(ctx context.Context) error {
 
 // askDir learns the directory of a sandbox that was made by something else.
 func (b *box) askDir(ctx context.Context) error {
-	out, code, err := b.script(ctx, `pwd`)
+	out, code, err := b.scriptIn(ctx, "", `pwd`)
 	if err != nil || code != 0 {
 		return errors.Join(err, fmt.Errorf("where commands start is not known: %s", lastLine(out)))
 	}

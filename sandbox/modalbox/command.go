@@ -41,10 +41,17 @@ func (b *box) Start(ctx context.Context, e *driver.Exec) (driver.Process, error)
 // errNoRunner is that the runner did not run the command.
 var errNoRunner = errors.New("the runner did not run the command")
 
-// withoutRunner reports whether to try again by a shell, now and later.
+// withoutRunner reports whether to try again by a shell, now and later: Modal
+// could not execute the runner, or nothing was heard of it.
 func (b *box) withoutRunner(ctx context.Context, err error) bool {
-	again := ctx.Err() == nil && (errors.Is(err, errNoRunner) || errors.Is(err, driver.ErrNotFound) || errors.Is(err, driver.ErrInvalid))
-	if again {
+	again := errors.Is(err, errNoRunner)
+	if e, ok := errors.AsType[*Error](err); ok {
+		switch e.Kind {
+		case driver.ErrNotFound, driver.ErrInvalid, driver.ErrUnauthenticated, nil:
+			again = true
+		}
+	}
+	if again = again && ctx.Err() == nil; again {
 		b.runner.Store(false)
 	}
 	return again

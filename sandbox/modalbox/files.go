@@ -270,7 +270,8 @@ var texts = []struct {
 	text string
 	err  error
 }{
-	{"No such file or directory", fs.ErrNotExist}, {"nonexistent directory", fs.ErrNotExist},
+	{"No such file or directory", fs.ErrNotExist},
+	{"Directory nonexistent", fs.ErrNotExist}, {"nonexistent directory", fs.ErrNotExist}, // as shells say it
 	{"File exists", fs.ErrExist}, {"cannot overwrite existing file", fs.ErrExist},
 	{"Permission denied", fs.ErrPermission}, {"Operation not permitted", syscall.EPERM},
 	{"Directory not empty", syscall.ENOTEMPTY}, {"Not a directory", syscall.ENOTDIR}, {"Is a directory", syscall.EISDIR},

@@ -25,10 +25,15 @@ const scriptTimeout = 5 * time.Minute
 // status of its last command. The status comes with the output, which saves a
 // round trip; so the script must not call exit.
 func (b *box) script(ctx context.Context, text string, args ...string) (out []byte, code int, err error) {
+	return b.scriptIn(ctx, "/", text, args...)
+}
+
+// scriptIn is script in a directory; "" is where Modal starts commands.
+func (b *box) scriptIn(ctx context.Context, dir, text string, args ...string) (out []byte, code int, err error) {
 	if err := b.usable(ctx); err != nil {
 		return nil, 0, err
 	}
-	cp, err := b.run(ctx, "exec 2>&1 </dev/null;LC_ALL=C;export LC_ALL;"+text+"\nprintf '\\n%d' \"$?\"", args...)
+	cp, err := b.runIn(ctx, dir, "exec 2>&1 </dev/null;LC_ALL=C;export LC_ALL;"+text+"\nprintf '\\n%d' \"$?\"", args...)
 	if err != nil {
 		return nil, 0, b.explain(ctx, "run a script", err)
 	}
@@ -48,6 +53,10 @@ func (b *box) script(ctx context.Context, text string, args ...string) (out []by
 
 // run starts a script with its arguments, whatever bytes these are.
 func (b *box) run(ctx context.Context, text string, args ...string) (*modal.ContainerProcess, error) {
+	return b.runIn(ctx, "/", text, args...)
+}
+
+func (b *box) runIn(ctx context.Context, dir, text string, args ...string) (*modal.ContainerProcess, error) {
 	command := []string{shell, "-c", decoded(args) + text, shell}
 	for _, a := range args {
 		if !utf8.ValidString(a) {
@@ -55,7 +64,7 @@ func (b *box) run(ctx context.Context, text string, args ...string) (*modal.Cont
 		}
 		command = append(command, a)
 	}
-	return b.sb.Exec(ctx, command, &modal.SandboxExecParams{Stderr: modal.Ignore, Timeout: scriptTimeout, Workdir: "/"})
+	return b.sb.Exec(ctx, command, &modal.SandboxExecParams{Stderr: modal.Ignore, Timeout: scriptTimeout, Workdir: dir})
 }
 
 // decoded is a script that puts back those arguments that are not UTF-8, which
