@@ -386,23 +386,31 @@ func (o *file) send(part []byte) error {
 	sent := make(chan error, 1)
 	own := bytes.Clone(part) // it may outlive this call
 	go func(w io.Writer) {
-		_, err := w.Write(own)
-		sent <- err
+		sent <- insist(o.ctx, func() error { _, err := w.Write(own); return err })
 	}(o.writer.cp.Stdin)
 	select {
 	case err := <-sent:
 		if err == nil {
 			return nil
 		}
-		if ferr := o.flush(); ferr != nil {
-			return ferr
-		}
-		o.written = o.f.b.explain(o.ctx, "write a file", err)
-		return o.written
+		return o.failed(err)
 	case <-o.ctx.Done():
 		o.written = o.ctx.Err()
 		return o.written
 	}
+}
+
+// failed is why the writing command does not take its input: as a rule it has
+// ended, and says so. One that waits for more is left, and ends by its timeout.
+func (o *file) failed(err error) error {
+	if !isGone(err) {
+		o.writer.stop()
+		o.writer = nil
+	} else if ferr := o.flush(); ferr != nil {
+		return ferr
+	}
+	o.written = o.f.b.explain(o.ctx, "write a file", err)
+	return o.written
 }
 
 // flush ends the writing command and returns what went wrong with it.
@@ -417,17 +425,22 @@ func (o *file) flush() error {
 		o.written = err
 		return err
 	}
-	eof := make(chan struct{})
-	go func() { // the answer comes by the output
-		defer close(eof)
-		_ = w.cp.Stdin.Close()
+	eof := make(chan error, 1)
+	go func() {
+		err := insist(o.ctx, w.cp.Stdin.Close)
+		if err != nil && !isGone(err) {
+			w.stop() // it waits for an end that does not come
+		}
+		eof <- err
 	}()
 	out, err := io.ReadAll(w.cp.Stdout)
 	if err != nil {
+		if lost := <-eof; lost != nil {
+			err = lost
+		}
 		o.written = o.f.b.explain(o.ctx, "write a file", err)
 		return o.written
 	}
-	<-eof
 	i := bytes.LastIndexByte(out, '\n')
 	if string(out[i+1:]) == "0" {
 		return nil

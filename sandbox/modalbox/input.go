@@ -1,6 +1,7 @@
 package modalbox
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -108,7 +109,7 @@ func (i *input) send() {
 		var last bool
 		chunk, last = i.take(chunk)
 		if len(chunk) > 0 {
-			if _, err := i.w.Write(chunk); err != nil {
+			if err := insist(i.p.ctx, func() error { _, err := i.w.Write(chunk); return err }); err != nil {
 				i.fail(err)
 				return
 			}
@@ -117,7 +118,7 @@ func (i *input) send() {
 		}
 		if last {
 			if !i.p.tty && !i.p.isDone() { // a terminal is not hung up
-				if err := i.w.Close(); err != nil {
+				if err := insist(i.p.ctx, i.w.Close); err != nil {
 					i.fail(err)
 				}
 			}
@@ -128,6 +129,32 @@ func (i *input) send() {
 		case <-i.p.done:
 			return
 		}
+	}
+}
+
+// Modal's client tries again by itself what was not answered. A refusal for want
+// of resources it does not, which in the middle of a stream would lose it.
+const (
+	insistPause = 50 * time.Millisecond // doubles each time
+	insistTimes = 7                     // about 6 seconds
+)
+
+// insist does what Modal refuses for want of resources a few times more.
+func insist(ctx context.Context, do func() error) error {
+	pause := insistPause
+	for left := insistTimes; ; left-- {
+		err := do()
+		if left == 0 || status.Code(err) != codes.ResourceExhausted {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+		pause *= 2
 	}
 }
 
@@ -155,11 +182,7 @@ func (i *input) fail(err error) {
 // explain makes what Modal says of a stdin that nobody reads a broken pipe, or
 // for a terminal, nothing.
 func (i *input) explain(err error) error {
-	broken := i.p.isDone() || i.p.box.ended() != nil || i.p.box.closed.Load()
-	switch status.Code(err) {
-	case codes.FailedPrecondition, codes.Aborted, codes.NotFound, codes.InvalidArgument:
-		broken = true
-	}
+	broken := isGone(err) || i.p.isDone() || i.p.box.ended() != nil || i.p.box.closed.Load()
 	switch {
 	case !broken:
 		return wrap("write to a command's input", err)
@@ -167,6 +190,16 @@ func (i *input) explain(err error) error {
 		return nil
 	}
 	return syscall.EPIPE
+}
+
+// isGone reports whether Modal refused input because the command has ended, or
+// has closed its stdin.
+func isGone(err error) bool {
+	switch status.Code(err) {
+	case codes.FailedPrecondition, codes.Aborted, codes.NotFound, codes.InvalidArgument:
+		return true
+	}
+	return false
 }
 
 // closePatience is how long Close waits until the command has its input. One that
