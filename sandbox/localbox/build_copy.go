@@ -71,7 +71,7 @@ func (b *builder) copyFrom(ctx context.Context, c *dockerfile.Command, cp *ociim
 	} else if rec, err = b.image(ctx, from); err != nil {
 		return "", fmt.Errorf("%s: %w", c, err)
 	}
-	cp.From = ociimage.NewView(b.store.Root(rec))
+	cp.From = ociimage.NewSource(b.store.Root(rec))
 	return rec.ID, nil
 }
 

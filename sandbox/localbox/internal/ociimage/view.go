@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/rootfs"
 )
 
 // View reads the files of an image as a sandbox would see them, without mounting
@@ -23,6 +25,7 @@ import (
 // within the image.
 type View struct {
 	layers []string // highest first
+	etc    bool     // also what sandboxes are shown of this machine's /etc
 }
 
 // machine are the directories of this machine that an image on top of it shows.
@@ -42,6 +45,23 @@ func NewView(root *Root) *View {
 		v.layers = append(v.layers, hostLayer)
 	}
 	return v
+}
+
+// NewSource is NewView with what sandboxes are shown of this machine's /etc too,
+// for files to be copied from: sandboxes get them when they start, not by layers.
+func NewSource(root *Root) *View {
+	v := NewView(root)
+	v.etc = root.Host
+	return v
+}
+
+// onMachine reports whether the view shows that path of this machine.
+func (v *View) onMachine(name string) bool {
+	first, _, deeper := strings.Cut(name, "/")
+	if machine[first] || !v.etc {
+		return machine[first]
+	}
+	return first == "etc" && (!deeper || rootfs.ShownOfEtc("/"+name))
 }
 
 // node is a file of a view.
@@ -118,7 +138,7 @@ func (v *View) root() *node {
 func (n *node) child(name string) (*node, error) {
 	c := &node{view: n.view, path: path.Join(n.path, name)}
 	for _, layer := range n.dirs {
-		if layer == hostLayer && n.path == "" && !machine[name] {
+		if layer == hostLayer && !n.view.onMachine(c.path) {
 			continue
 		}
 		info, err := os.Lstat(c.real(layer))

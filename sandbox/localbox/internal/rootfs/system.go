@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +26,14 @@ var etcShown = []string{
 	"/etc/mime.types", "/etc/magic", "/etc/services", "/etc/protocols", "/etc/rpc", "/etc/networks",
 	"/etc/gai.conf", "/etc/host.conf", "/etc/inputrc", "/etc/terminfo", "/etc/fonts",
 	"/etc/python3", "/etc/perl", "/etc/java-17-openjdk", "/etc/java-21-openjdk",
+}
+
+// ShownOfEtc reports whether a path in this machine's /etc is shown, or is above
+// or below one that is.
+func ShownOfEtc(path string) bool {
+	return slices.ContainsFunc(etcShown, func(shown string) bool {
+		return path == shown || strings.HasPrefix(path, shown+"/") || strings.HasPrefix(shown, path+"/")
+	})
 }
 
 func (b *builder) etc() error {
