@@ -112,3 +112,19 @@ func TestUnreachableRegistry(t *testing.T) {
 		t.Errorf("an unreachable registry: %v", err)
 	}
 }
+
+func TestCopyFromARegistry(t *testing.T) {
+	p := newPlace(t, nil)
+	image, err := p.image.DockerfileCommands([]string{
+		"COPY --from=alpine:latest /etc/os-release /tmp/os-release",
+		"COPY --from=alpine:latest /usr/bin/env /usr/lib/os-release /opt/",
+	}, nil).Build(p.ctx, p.app, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.image = image
+	p.sb = p.create(nil)
+	if out := p.sh("cmp /etc/os-release /tmp/os-release; cmp /usr/bin/env /opt/env; cmp /etc/os-release /opt/os-release; /opt/env echo ran"); out != "ran\n" {
+		t.Errorf("in the image: %q", out)
+	}
+}

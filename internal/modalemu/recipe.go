@@ -28,9 +28,6 @@ type recipe struct {
 // fromCommand is the Dockerfile command that every image starts with.
 var fromCommand = regexp.MustCompile(`(?i)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)\s*$`)
 
-// copyFrom are images that files are copied from.
-var copyFrom = regexp.MustCompile(`(?i)^\s*COPY\s+(?:--\S+\s+)*--from=(\S+)`)
-
 // recipe checks the definition of an image.
 func (s *Server) recipe(def *pb.Image) (*recipe, error) {
 	if len(def.GetContextFiles()) > 0 || def.GetContextMountId() != "" || def.GetBuildFunction() != nil || def.GetBuildFunctionDef() != "" {
@@ -165,24 +162,4 @@ func (s *Server) build(ctx context.Context, r *recipe) (*imageRecord, error) {
 	}
 	img.Driver, img.Env, img.Dir, img.Entrypoint = info.ID, info.Env, info.Dir, info.Entrypoint
 	return img, nil
-}
-
-// lendHost lets COPY --from=… of images in a registry copy from this machine's
-// programs too, with SourceHost.
-func (s *Server) lendHost(ctx context.Context, builder driver.ImageBuilder, r *recipe) error {
-	if s.opts.Base != SourceHost {
-		return nil
-	}
-	for _, command := range r.build.Image.Commands {
-		m := copyFrom.FindStringSubmatch(command)
-		if m == nil || r.build.Images[m[1]] != "" {
-			continue
-		}
-		info, err := builder.BuildImage(ctx, &driver.Build{Image: driver.Image{Base: s.hostBase()}})
-		if err != nil {
-			return err
-		}
-		r.build.Images[m[1]] = info.ID
-	}
-	return nil
 }
