@@ -117,7 +117,7 @@ func TestCopyFromARegistry(t *testing.T) {
 	p := newPlace(t, nil)
 	image, err := p.image.DockerfileCommands([]string{
 		"COPY --from=alpine:latest /etc/os-release /tmp/os-release",
-		"COPY --chmod=755 --from=alpine:latest /usr/bin/env /usr/lib/os-release /opt/",
+		"COPY --from=alpine:latest /usr/bin/env /usr/lib/os-release /opt/",
 	}, nil).Build(p.ctx, p.app, nil)
 	if err != nil {
 		t.Fatal(err)
