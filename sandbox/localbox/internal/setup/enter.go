@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/reexec"
 	"github.com/vivarium-go/vivarium/sandbox/localbox/internal/rootfs"
 )
@@ -21,7 +23,7 @@ const enterRole = "enter"
 func init() {
 	reexec.Hook(enterRole, func(sock *net.UnixConn) int {
 		var one [1]byte
-		_, _ = sock.Read(one[:]) // ends when process 1 has become the helper
+		_, _ = sock.Read(one[:]) // ends when process 1 is the helper, and loaded
 		if err := rootfs.Enter(); err != nil {
 			return 125
 		}
@@ -44,18 +46,25 @@ func dynamic() bool {
 	return false
 }
 
-// enterLater starts the child. It waits until the file is closed, as it is when
-// this process becomes another program, or is gone.
-func enterLater() (*os.File, error) {
+// enterLater starts the child. It waits until no copy of the descriptor it returns
+// is open: the helper inherits it and closes it (reexec.Hook closes what it does
+// not know), by when its loader is through with the machine's libraries.
+func enterLater() (int, error) {
 	mine, theirs, err := reexec.Pair()
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
+	defer mine.Close()
 	defer theirs.Close()
 	_, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{reexec.Name(enterRole)}, &syscall.ProcAttr{
 		Env:   append(reexec.Environ(), "GOMAXPROCS=1", "GOGC=off"),
 		Files: []uintptr{os.Stdin.Fd(), os.Stdout.Fd(), os.Stderr.Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	})
-	return mine, err
+	if err != nil {
+		return -1, err
+	}
+	// Not closed on exec, and clear of descriptor 3, where the socket goes.
+	fd, err := unix.FcntlInt(mine.Fd(), unix.F_DUPFD, 16)
+	return fd, os.NewSyscallError("dup", err)
 }

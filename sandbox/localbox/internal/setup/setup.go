@@ -169,7 +169,7 @@ func become(s *wire.Setup, spec *rootfs.Spec, uc *net.UnixConn) error {
 		if err != nil {
 			return step("start what changes the root", err)
 		}
-		defer child.Close()
+		defer unix.Close(child)
 	}
 	if err := dropRights(s.Root != nil); err != nil {
 		return step("give up rights", err)
