@@ -6,7 +6,7 @@ FUZZTIME ?= 100000x
 BENCHFLAGS ?= -benchtime 5s
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples
+.PHONY: modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples
 
 check: precommit lint generate-clean tidy race examples vuln ## all that .ci/run checks
 
@@ -63,6 +63,10 @@ tidy:
 # The two README programs, on the real CLI and the scripted model.
 examples:
 	$(GO) test -count=1 ./examples/...
+
+# The tests and the examples of Modal's own Go client, unmodified, against the emulator.
+modal-suite:
+	cd tools/modalsuite && $(GO) run . && $(GO) run . -examples
 
 # Needs the vulnerability data; where that cannot be had it says so and goes on.
 vuln:
