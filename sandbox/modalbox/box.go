@@ -235,10 +235,11 @@ func terminate(ctx context.Context, sb *modal.Sandbox, rec *record) (code int, e
 			_ = sb.SetTags(ctx, tags, nil) // it is to end in any case
 		}
 	}
-	if _, err := sb.Terminate(ctx, nil); err != nil {
+	err = insist(ctx, func() error { _, err := sb.Terminate(ctx, nil); return err })
+	if err != nil {
 		return 0, called(ctx, "terminate the sandbox", err)
 	}
-	code, err = sb.Wait(ctx, nil)
+	err = insist(ctx, func() (err error) { code, err = sb.Wait(ctx, nil); return err })
 	return code, called(ctx, "wait for the sandbox's end", err)
 }
 

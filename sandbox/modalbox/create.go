@@ -190,7 +190,7 @@ func (p *provider) reclaim(ctx context.Context, app *modal.App, intent string, l
 func (p *provider) discard(ctx context.Context, sb *modal.Sandbox) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	_, err := sb.Terminate(ctx, nil)
+	err := insist(ctx, func() error { _, err := sb.Terminate(ctx, nil); return err })
 	_ = sb.Detach()
 	if kindOf(err) == driver.ErrNotFound {
 		err = nil

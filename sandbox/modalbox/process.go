@@ -99,7 +99,8 @@ const watchAfter = time.Second
 func (p *process) follow() {
 	timer := time.AfterFunc(watchAfter, p.watchSandbox)
 	defer timer.Stop()
-	code, err := p.cp.Wait(p.ctx, nil)
+	var code int
+	err := insist(p.ctx, func() (err error) { code, err = p.cp.Wait(p.ctx, nil); return err })
 	if p.isDone() {
 		return // the sandbox has ended first
 	}
