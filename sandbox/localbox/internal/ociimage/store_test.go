@@ -46,7 +46,7 @@ func archive(t testing.TB, entries ...tar.Header) *bytes.Buffer {
 		body := h.PAXRecords["VIVARIUM.body"]
 		delete(h.PAXRecords, "VIVARIUM.body")
 		h.Size = int64(len(body))
-		if h.Mode == 0 {
+		if h.Mode == 0 && h.Typeflag != tar.TypeDir {
 			h.Mode = 0o644
 		}
 		h.ModTime = time.Unix(1_700_000_000, 0)
