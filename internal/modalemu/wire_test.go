@@ -3,11 +3,15 @@ package modalemu_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +19,8 @@ import (
 	modal "github.com/modal-labs/modal-client/go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/vivarium-go/vivarium/sandbox/modalbox/modaltest"
 )
 
 // in runs a script in a sandbox, and gives what it printed and its exit code.
@@ -95,6 +101,45 @@ func TestVolumes(t *testing.T) {
 	}
 	c := p.with("/vol", v, modal.SandboxCreateParams{})
 	p.expect(c, "cd /vol; find . -type f | sort; cat d/f made/here/command", "./d/f\n./made/here/command\ntwo\nby")
+}
+
+func TestVolumesOutliveTheServerByName(t *testing.T) {
+	state := t.TempDir()
+	var ephemeral string
+	for round := range 2 {
+		server, err := modaltest.Start(&modaltest.Options{State: state})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := server.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &place{t: t, ctx: t.Context(), server: server, client: client, image: client.Images.FromRegistry("alpine:3.21", nil)}
+		if p.app, err = client.Apps.FromName(p.ctx, "tests", &modal.AppFromNameParams{CreateIfMissing: true}); err != nil {
+			t.Fatal(err)
+		}
+		named, err := client.Volumes.FromName(p.ctx, "named", &modal.VolumeFromNameParams{CreateIfMissing: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nameless := p.volume()
+		sb := p.create(&modal.SandboxCreateParams{Volumes: map[string]*modal.Volume{"/named": named, "/nameless": nameless}})
+		if round == 0 {
+			p.expect(sb, "echo kept > /named/f; echo lost > /nameless/f; echo ok", "ok")
+			ephemeral = filepath.Join(state, "files", "volumes", nameless.VolumeID)
+		} else {
+			p.expect(sb, "cat /named/f; ls /nameless", "kept")
+			if _, err := os.Stat(ephemeral); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the nameless volume's files are there: %v", err)
+			}
+		}
+		_ = sb.Detach()
+		client.Close()
+		if err := server.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestVolumeRefusals(t *testing.T) {

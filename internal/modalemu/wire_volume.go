@@ -2,6 +2,7 @@ package modalemu
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
@@ -18,7 +19,34 @@ func newVolumeFiles(s *Server) (volumeFiles, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &volumeStore{store}, nil
+	v := &volumeStore{store}
+	if err := v.sweep(s.store); err != nil {
+		return nil, errors.Join(err, v.close())
+	}
+	return v, nil
+}
+
+// sweep removes the files of volumes that nobody knows: nameless ones end with
+// the server that made them.
+func (v *volumeStore) sweep(st *store) error {
+	ids, err := v.store.IDs()
+	if err != nil {
+		return err
+	}
+	known := make(map[string]bool)
+	st.read(func(r *records) {
+		for id := range r.Volumes {
+			known[id] = true
+		}
+	})
+	for _, id := range ids {
+		if !known[id] {
+			if err := v.store.Delete(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (v *volumeStore) mount(ctx context.Context, id string, m *pb.VolumeMount) (driver.Mount, volumeMount, error) {

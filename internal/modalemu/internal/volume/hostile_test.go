@@ -136,6 +136,36 @@ func TestDeepDirectories(t *testing.T) {
 	commit(t, a)
 }
 
+// What its owner may not use is kept too: root may use everything, and an
+// ordinary user's own files are made usable.
+func TestUnusableFiles(t *testing.T) {
+	s := open(t, t.TempDir())
+	a, b := mount(t, s, "vo-1", nil), mount(t, s, "vo-1", nil)
+	write(t, a, "d/e/f", "one")
+	write(t, a, "g", "two")
+	do(t, os.Chmod(filepath.Join(a.Dir(), "g"), 0))
+	do(t, os.Chmod(filepath.Join(a.Dir(), "d/e/f"), 0o200))
+	do(t, os.Chmod(filepath.Join(a.Dir(), "d/e"), 0))
+	do(t, os.Chmod(filepath.Join(a.Dir(), "d"), 0o500))
+	for range 2 { // the second sees what the first has made usable
+		commit(t, a)
+		reload(t, b)
+	}
+	if os.Geteuid() == 0 {
+		if got := strings.Join(tree(t, b.Dir()), "\n"); !strings.Contains(got, "d/e d---------") || !strings.Contains(got, "g ----------") {
+			t.Errorf("the other has %s", got)
+		}
+		return
+	}
+	do(t, os.Chmod(filepath.Join(b.Dir(), "g"), 0o600))
+	do(t, os.Chmod(filepath.Join(b.Dir(), "d/e/f"), 0o600))
+	for name, want := range map[string]string{"g": "two", "d/e/f": "one"} {
+		if got, err := os.ReadFile(filepath.Join(b.Dir(), name)); string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestModesAndHardLinks(t *testing.T) {
 	s := open(t, t.TempDir())
 	a, b := mount(t, s, "vo-1", nil), mount(t, s, "vo-1", nil)

@@ -51,6 +51,9 @@ func operate(r *rand.Rand, dirs ...string) {
 			os.Symlink(two, a)
 		case 11:
 			if info, err := os.Lstat(a); err == nil && info.Mode()&os.ModeSymlink == 0 {
+				if info.IsDir() {
+					mode |= 0o700 // or an ordinary user's test could not look into it
+				}
 				os.Chmod(a, mode)
 				os.Link(a, b)
 			}

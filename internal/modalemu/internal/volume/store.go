@@ -93,6 +93,16 @@ func validID(id string) bool {
 	return id != "" && len(id) < 200 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
 }
 
+// IDs are those of the volumes that have files.
+func (s *Store) IDs() ([]string, error) {
+	entries, err := os.ReadDir(s.volumesDir())
+	ids := make([]string, 0, len(entries))
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids, err
+}
+
 // Delete removes a volume; one that does not exist is no error. Mounts of it go
 // on with what they have, and commit nothing any more.
 func (s *Store) Delete(id string) error {
