@@ -95,9 +95,9 @@ func (b *builder) runEnv() []string {
 
 // runStep is one RUN.
 type runStep struct {
-	b            *builder
-	argv, env    []string
-	script, tail string
+	b         *builder
+	argv, env []string
+	script    string
 }
 
 func (r *runStep) do(ctx context.Context, cfg *driver.Config) (rec *ociimage.Record, err error) {

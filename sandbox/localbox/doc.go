@@ -50,6 +50,26 @@
 // Snapshot saves what was changed, SnapshotDir a directory, both as images.
 // MountImage shows one in a running sandbox, when root runs the program.
 //
+// # Images
+//
+// Config.Image.Base names an image of a registry, such as "debian:12", which is
+// pulled for this machine's architecture, verified against its digests, and kept
+// in the state directory layer by layer. What a tag names is looked up once;
+// BuildImage with Force looks again. Registries on the loopback are spoken to in
+// plain HTTP. Credentials are the image's own (Image.Registry) and are needed
+// again by whoever names the image without having them, though it is here.
+//
+// Image.Commands are Dockerfile commands, each kept as a layer and run again only
+// when it, or what is below it, has changed; HostRoot, "scratch" and other stages
+// can be what they start FROM. A RUN runs in a sandbox of its own with the full
+// network (see below), within ImageOptions.BuildMemory, and as what the image
+// says with USER. There is no build context: ADD, and COPY of local files, are
+// refused, and so are RUN --mount and devices. HEALTHCHECK, STOPSIGNAL, EXPOSE
+// and VOLUME are recorded only.
+//
+// DeleteSnapshot deletes images as well: their layers go when no other image, and
+// no sandbox, has them.
+//
 // # Mounts
 //
 // Config.Mounts are read-only unless Writable. When root runs the program, the

@@ -393,3 +393,88 @@ func TestImageRefusals(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// dieBuilding begins a RUN and is killed over it.
+func dieBuilding() int {
+	p, err := localbox.Open(&localbox.Options{Dir: os.Getenv("LOCALBOX_TEST_DIR")})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	_, err = p.Driver().(driver.ImageBuilder).BuildImage(context.Background(), &driver.Build{Log: os.Stdout, Image: driver.Image{
+		Base: localbox.HostRoot, Commands: []string{dyingCommand}}})
+	fmt.Fprintln(os.Stderr, "not killed", err)
+	return 1
+}
+
+const dyingCommand = `RUN echo begun; sleep 1000`
+
+func init() { childRoles["die-building"] = dieBuilding }
+
+// A build that is killed leaves a sandbox that the next one ends: when it first
+// looks at the images, or when it wants to run the same.
+func TestImageBuilderKilled(t *testing.T) {
+	for name, used := range map[string]bool{"new provider": false, "old provider": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := stateDir(t)
+			p := open(t, dir)
+			if used {
+				mustBuild(t, p, &driver.Build{Image: driver.Image{Base: localbox.HostRoot}})
+			}
+			killBuilder(t, dir)
+			buildAgain(t, p)
+		})
+	}
+}
+
+// killBuilder kills a process while it builds.
+func killBuilder(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "LOCALBOX_TEST_ROLE=die-building", "LOCALBOX_TEST_DIR="+dir)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var seen []byte
+	buf := make([]byte, 1024)
+	for !bytes.Contains(seen, []byte("\nbegun\n")) {
+		n, err := stdout.Read(buf)
+		if seen = append(seen, buf[:n]...); err != nil {
+			t.Fatalf("%v; %s", err, seen)
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+}
+
+func buildAgain(t *testing.T, p *sandbox.Provider) {
+	t.Helper()
+	running := func() (n int) {
+		for _, err := range p.List(testContext(t), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	if running() != 1 {
+		t.Fatalf("%d sandboxes are left by the build", running())
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	_, err := p.Driver().(driver.ImageBuilder).BuildImage(ctx, &driver.Build{Log: &canceller{"begun", cancel},
+		Image: driver.Image{Base: localbox.HostRoot, Commands: []string{dyingCommand}}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("built again: %v", err)
+	}
+	if running() != 0 {
+		t.Errorf("%d sandboxes are left", running())
+	}
+}

@@ -91,42 +91,47 @@ func (b *resumingBody) Read(p []byte) (int, error) {
 		case n > 0:
 			return n, nil // what is wrong shows again
 		}
-		if rerr := b.resume(); rerr != nil {
-			return 0, fmt.Errorf("%w, and then: %w", err, rerr)
-		}
+		b.resume()
 	}
 }
 
-// resume asks for the rest.
-func (b *resumingBody) resume() error {
+// resume asks for the rest. What goes wrong is read from body.
+func (b *resumingBody) resume() {
 	b.Close()
 	if b.got-b.mark >= progress {
 		b.breaks = 0
 	}
 	b.mark = b.got
+	b.skip = 0
 	select {
 	case <-time.After(100 * time.Millisecond << b.breaks):
 	case <-b.req.Context().Done():
-		return b.req.Context().Err()
+		b.fail(b.req.Context().Err())
+		return
 	}
 	b.breaks++
-	b.skip = 0
 	req := b.req.Clone(b.req.Context())
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.got))
-	res, cancel, err := b.t.send(req)
+	res, cancel, err := b.t.send(req) //nolint:bodyclose // Close closes it
 	if err != nil {
-		b.body, b.cancel = io.NopCloser(&failed{err}), func(error) {}
-		return nil // counts as one more break
+		b.fail(err)
+		return
 	}
 	b.body, b.cancel = res.Body, cancel
 	switch res.StatusCode {
 	case http.StatusPartialContent:
-		return nil
 	case http.StatusOK: // all of it again
 		b.skip = b.got
-		return nil
+	default:
+		b.Close()
+		b.fail(fmt.Errorf("the rest was refused with %s", res.Status))
+		b.breaks = resumes
 	}
-	return fmt.Errorf("the rest was refused with %s", res.Status)
+}
+
+// fail makes the next Read fail.
+func (b *resumingBody) fail(err error) {
+	b.body, b.cancel = io.NopCloser(&failed{err}), func(error) {}
 }
 
 // Close implements io.Closer.

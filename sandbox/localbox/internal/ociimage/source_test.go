@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"testing"
+	"time"
 )
 
 // What is copied from this machine's programs may be what sandboxes see of /etc
@@ -44,3 +45,22 @@ func TestSourceShowsOfEtc(t *testing.T) {
 		t.Errorf("an image of its own shows the machine's: %v", err)
 	}
 }
+
+// What only root can read of this machine is not copied, whoever copies.
+func TestSourceIsPublic(t *testing.T) {
+	for mode, want := range map[fs.FileMode]bool{0o644: true, 0o640: false, 0o4711: false, fs.ModeDir | 0o755: true,
+		fs.ModeDir | 0o711: false, fs.ModeDir | 0o700: false, fs.ModeSymlink | 0o700: true} {
+		if got := isPublic(modeOnly(mode)); got != want {
+			t.Errorf("%v: %v", mode, got)
+		}
+	}
+}
+
+type modeOnly fs.FileMode
+
+func (modeOnly) Name() string        { return "" }
+func (modeOnly) Size() int64         { return 0 }
+func (m modeOnly) Mode() fs.FileMode { return fs.FileMode(m) }
+func (modeOnly) ModTime() time.Time  { return time.Time{} }
+func (m modeOnly) IsDir() bool       { return m.Mode().IsDir() }
+func (modeOnly) Sys() any            { return nil }

@@ -154,6 +154,9 @@ func (n *node) child(name string) (*node, error) {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
 			break
 		}
+		if layer == hostLayer && !isPublic(info) {
+			break
+		}
 		if c.info == nil {
 			c.info, c.at = info, layer
 		}
@@ -169,6 +172,16 @@ func (n *node) child(name string) (*node, error) {
 		return nil, fmt.Errorf("%s: %w", c.path, fs.ErrNotExist)
 	}
 	return c, nil
+}
+
+// isPublic reports whether everybody on this machine may read a file: others a
+// sandbox does not see, whoever runs this.
+func isPublic(info fs.FileInfo) bool {
+	want := fs.FileMode(0o004)
+	if info.IsDir() {
+		want = 0o005
+	}
+	return info.Mode()&fs.ModeSymlink != 0 || info.Mode().Perm()&want == want
 }
 
 func isOpaque(dir string) bool {
