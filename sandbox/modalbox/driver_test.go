@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -315,5 +316,41 @@ func TestClosedStdout(t *testing.T) {
 	}
 	if ee, ok := errors.AsType[*sandbox.ExitError](loud.Wait()); !ok || ee.Signal != 13 {
 		t.Errorf("a command that writes: %v, want SIGPIPE", ee)
+	}
+}
+
+// TestFileOfAnEndedSandbox: the end of the sandbox is not the end of a file.
+func TestFileOfAnEndedSandbox(t *testing.T) {
+	p := open(t, newClient(t, nil))
+	sb := create(t, p, nil)
+	other, err := p.Attach(testContext(t), sb.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	sh(t, sb, "head -c 20000000 /dev/zero >large; echo x >removed")
+	f, err := other.FS(testContext(t)).Open("large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed, err := other.FS(testContext(t)).OpenFile("removed", os.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(removed); err != nil || string(got) != "x\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	sh(t, sb, "rm removed")
+	if _, err := removed.Read(make([]byte, 1)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that was removed: %v", err)
+	}
+	if _, err := io.ReadFull(f, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sb.Terminate(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, f); !errors.Is(err, sandbox.ErrEnded) {
+		t.Errorf("read %d bytes more of 20,000,000, %v", n, err)
 	}
 }
