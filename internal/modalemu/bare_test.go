@@ -221,7 +221,7 @@ func (b *bare) TaskExecWait(_ context.Context, req *pb.TaskExecWaitRequest) (*pb
 
 const (
 	// bareMessage is what the emulator puts in one message.
-	bareMessage = 512 << 10
+	bareMessage = 1<<20 - 64
 	// bareFile is the largest file of a benchmark.
 	bareFile = 64 << 20
 )

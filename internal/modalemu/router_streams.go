@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"sync"
+	"time"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
 	"google.golang.org/grpc"
@@ -60,8 +61,10 @@ func exitStatus(e process.Exit) (code, signal *int32) {
 	return &c, nil
 }
 
-// messageSize is how much output one message carries at the most.
-const messageSize = 512 << 10
+// messageSize is how much output one message carries at the most. With what is
+// around it a message just fits into the buffers that gRPC keeps for messages,
+// which it clears as a whole before each use.
+const messageSize = 1<<20 - 64
 
 var messages = sync.Pool{New: func() any { return new([messageSize]byte) }}
 
@@ -117,10 +120,14 @@ func (r *router) TaskExecStdioRead(req *pb.TaskExecStdioReadRequest, stream grpc
 		return invalid("file descriptor %v cannot be read", req.GetFileDescriptor())
 	}
 	var resp pb.TaskExecStdioReadResponse
-	return send(stream.Context(), o, req.GetOffset(), func(_ int64, data []byte) error {
+	err = send(stream.Context(), o, req.GetOffset(), func(_ int64, data []byte) error {
 		resp.SetData(data)
 		return stream.Send(&resp)
 	})
+	if err == nil {
+		r.server.delivered.add(o, time.Now())
+	}
+	return err
 }
 
 // stdinError maps an error of writing to a command. The client takes a failed

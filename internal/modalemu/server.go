@@ -89,6 +89,8 @@ type Server struct {
 	queues  *queues
 	volumes volumeFiles
 
+	delivered delivered // outputs that need not be kept for long
+
 	authority *tunnel.Authority
 
 	ctx     context.Context // ends with Close; what runs in the background

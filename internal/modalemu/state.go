@@ -56,6 +56,7 @@ func (s *Server) housekeeping() {
 			s.boxes.trim(now)
 			s.builds.trim(now)
 			s.queues.trim(now)
+			s.delivered.trim(now)
 			if err := s.expireImages(s.ctx, now); err != nil {
 				s.log.Error("an expired image was not removed", "error", err)
 			}

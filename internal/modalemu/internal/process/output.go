@@ -153,6 +153,10 @@ func (o *Output) Drop() error {
 	return o.free()
 }
 
+// Discard gives up what was kept of an output that has ended. Reads end with
+// os.ErrClosed.
+func (o *Output) Discard() error { return o.free() }
+
 // waker is closed at the next change. The caller holds mu.
 func (o *Output) waker() <-chan struct{} {
 	if o.wake == nil {
