@@ -89,13 +89,20 @@ func (b *boxes) begin(app, name string) error {
 		return errClosed
 	}
 	if name != "" {
-		if _, ok := b.taken[nameOf{app, name}]; ok {
+		if b.isTaken(nameOf{app, name}) {
 			return status.Errorf(codes.AlreadyExists, "Sandbox with name '%s' already exists", name)
 		}
 		b.taken[nameOf{app, name}] = nil
 	}
 	b.made.Add(1)
 	return nil
+}
+
+// isTaken reports whether a name is that of a sandbox which has not ended, or of
+// one that is being made. The caller holds mu.
+func (b *boxes) isTaken(key nameOf) bool {
+	sb, ok := b.taken[key]
+	return ok && (sb == nil || !sb.task.main.hasEnded())
 }
 
 func (b *boxes) abandon(app, name string) {
@@ -145,7 +152,7 @@ func (b *boxes) setName(sb *sandbox, name string) error {
 	if sb.task.main.hasEnded() {
 		return status.Errorf(codes.FailedPrecondition, "Sandbox '%s' has already finished", sb.id)
 	}
-	if _, ok := b.taken[nameOf{sb.app.ID, name}]; ok {
+	if b.isTaken(nameOf{sb.app.ID, name}) {
 		return status.Errorf(codes.AlreadyExists, "Sandbox with name '%s' already exists", name)
 	}
 	b.taken[nameOf{sb.app.ID, name}] = sb
