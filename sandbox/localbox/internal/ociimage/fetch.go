@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -131,8 +132,12 @@ func (f *fetch) get(layer v1.Layer) (file *os.File, err error) {
 	}
 	// The reader checks size and digest, and says at its end.
 	if _, err := io.Copy(file, &ctxReader{ctx: f.ctx, r: r}); err != nil {
-		if !isNetwork(err) && f.ctx.Err() == nil {
-			err = fmt.Errorf("%w: %w", ErrDamaged, plain(err, f.store.dir))
+		var mine *fs.PathError
+		switch {
+		case errors.As(err, &mine):
+			err = plain(err, f.store.dir)
+		case !isNetwork(err) && f.ctx.Err() == nil:
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		return file, err
 	}

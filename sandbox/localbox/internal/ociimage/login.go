@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -118,8 +116,7 @@ func (p *pull) refused(err *transport.Error) error {
 
 // isNetwork reports whether the connection, and not what came over it, was wrong.
 func isNetwork(err error) bool {
-	var nerr net.Error
 	var uerr *url.Error
-	return errors.As(err, &nerr) || errors.As(err, &uerr) || errors.Is(err, errStalled) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	var oerr *net.OpError
+	return errors.As(err, &uerr) || errors.As(err, &oerr) || errors.Is(err, errStalled) || errors.Is(err, errBroken)
 }

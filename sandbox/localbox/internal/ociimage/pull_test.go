@@ -377,6 +377,47 @@ func TestPullLogin(t *testing.T) {
 	}
 }
 
+// A full disk is not taken for a network that is down.
+func TestPullDiskFull(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skipf("no disk that is always full: %v", err)
+	}
+	defer full.Close()
+	_, err = full.Write([]byte("x"))
+	p := &pull{ref: must(name.ParseReference("a/b"))}
+	got := p.explain(t.Context(), fmt.Errorf("layer 1 of 1: %w", plain(err, "/here")))
+	if !errors.Is(got, driver.ErrExhausted) || errors.Is(got, driver.ErrUnavailable) || !strings.Contains(got.Error(), "/here is full") {
+		t.Error(got)
+	}
+}
+
+// A registry that breaks off for good is given up.
+func TestPullBreaksOff(t *testing.T) {
+	h, s := newHub(t), openStore(t, Options{Stall: 50 * time.Millisecond})
+	big := archive(t, file("a", strings.Repeat("x", 1<<20))).Bytes()
+	h.push(t, "app:1", imageOf(t, &staticLayer{compressed: big, plain: big, media: types.OCIUncompressedLayer}))
+	h.with(func(w http.ResponseWriter, r *http.Request, reg http.Handler) {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+			reg.ServeHTTP(w, r)
+			return
+		}
+		rec := httptest.NewRecorder()
+		reg.ServeHTTP(rec, r)
+		if rec.Body.Len() < 1<<20 {
+			w.Write(rec.Body.Bytes())
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(rec.Body.Len()))
+		w.Write(rec.Body.Bytes()[:1000])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	if _, err := s.Pull(t.Context(), &Source{Ref: h.ref("app:1")}); !errors.Is(err, driver.ErrUnavailable) || !errors.Is(err, errBroken) {
+		t.Error(err)
+	}
+}
+
 // A download that breaks off goes on where it was.
 func TestPullResumes(t *testing.T) {
 	h, s := newHub(t), openStore(t, Options{Stall: 300 * time.Millisecond})

@@ -18,7 +18,10 @@ const (
 	progress = 64 << 10
 )
 
-var errStalled = errors.New("the registry has sent nothing for too long")
+var (
+	errStalled = errors.New("the registry has sent nothing for too long")
+	errBroken  = errors.New("the connection broke off")
+)
 
 // resuming goes on with a download that breaks off or stalls, from where it was.
 // Whoever uses it checks digests: it does not look whether the rest fits.
@@ -87,7 +90,10 @@ func (b *resumingBody) Read(p []byte) (int, error) {
 			if stalled && b.req.Context().Err() == nil {
 				err = errStalled
 			}
-			return n, err
+			if err == io.EOF { // which to a reader would be the end
+				err = io.ErrUnexpectedEOF
+			}
+			return n, fmt.Errorf("%w: %w", errBroken, err)
 		case n > 0:
 			return n, nil // what is wrong shows again
 		}
@@ -104,7 +110,7 @@ func (b *resumingBody) resume() {
 	b.mark = b.got
 	b.skip = 0
 	select {
-	case <-time.After(100 * time.Millisecond << b.breaks):
+	case <-time.After(b.t.stall / 600 << b.breaks):
 	case <-b.req.Context().Done():
 		b.fail(b.req.Context().Err())
 		return
