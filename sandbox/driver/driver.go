@@ -173,8 +173,9 @@ type Watcher interface {
 // Change is something that happened to files.
 type Change struct {
 	Op ChangeOp
-	// Names are the absolute paths it happened to: one, or for ChangeRename
-	// the old and the new one, of which either is "" when it is not watched.
+	// Names are the absolute paths it happened to, with links in the watched
+	// name resolved: one, or for ChangeRename the old and the new one, of which
+	// either is "" when it is not watched.
 	Names []string
 }
 
@@ -183,7 +184,7 @@ type ChangeOp int
 
 // What can happen to a file.
 const (
-	ChangeCreate   ChangeOp = iota + 1 // made here, or moved here from where nothing is watched
+	ChangeCreate   ChangeOp = iota + 1 // made
 	ChangeModify                       // its content or its metadata
 	ChangeRemove                       // removed
 	ChangeRename                       // moved
@@ -354,7 +355,7 @@ const (
 type Build struct {
 	Image   Image
 	Env     []string // KEY=VALUE for the RUN commands only
-	Secrets Secrets  // the same, but kept out of what the build is found again by, and of every log
+	Secrets Secrets  // the same, but in no log, and only as a keyed hash in what the build is found again by
 	// Images are ids by the names that FROM and COPY --from use for them.
 	Images map[string]string
 	Force  bool      // make it again even if it was made before
