@@ -16,10 +16,10 @@ type ChangeOp = driver.ChangeOp
 
 // What can happen to a file.
 const (
-	ChangeCreate   = driver.ChangeCreate   // made, or moved to here from where nothing is watched
+	ChangeCreate   = driver.ChangeCreate   // made
 	ChangeModify   = driver.ChangeModify   // its content or its metadata changed
 	ChangeRemove   = driver.ChangeRemove   // removed
-	ChangeRename   = driver.ChangeRename   // moved: the old and the new name
+	ChangeRename   = driver.ChangeRename   // moved: the old and the new name, "" for one that is not watched
 	ChangeAccess   = driver.ChangeAccess   // opened or read
 	ChangeOverflow = driver.ChangeOverflow // some changes were lost: look again
 )

@@ -98,8 +98,10 @@
 //
 // There is none but loopback by default. With an allowlist or the full network,
 // a proxy at 127.0.0.1:3128 inside is the way out, named in the environment
-// (HTTPS_PROXY and so on); programs that know no proxy reach nothing. Listen and
-// Dial reach ports inside from this process, Config.Ports from this machine.
+// (HTTPS_PROXY and so on); programs that know no proxy reach nothing. SetNetwork
+// changes it while the sandbox runs: what is open to where it may not go any more
+// is cut, and commands that start later get the environment. Listen and Dial
+// reach ports inside from this process, Config.Ports from this machine.
 //
 // # Without isolation
 //
