@@ -26,11 +26,9 @@ func (t *tool) write(name string) error {
 		if perm, err = t.writable(name); err != nil {
 			return err
 		}
-	} else if err := t.fsys.MkdirAll(t.ctx, path.Dir(name), 0o755); err != nil {
-		return err
 	}
 	temp := path.Join(path.Dir(name), ".modal-sandbox-fs-tmp-"+rand.Text()[:12])
-	f, err := t.fsys.OpenFile(t.ctx, temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := t.create(temp, perm)
 	if err != nil {
 		if old != nil && errors.Is(err, fs.ErrPermission) {
 			return t.overwrite(name)
@@ -38,8 +36,9 @@ func (t *tool) write(name string) error {
 		return err
 	}
 	_, err = t.stdin.WriteTo(f)
-	err = errors.Join(err, f.Close())
-	if err == nil {
+	info, serr := f.Stat()
+	err = errors.Join(err, serr, f.Close())
+	if err == nil && info.Mode()&settable != perm { // the umask, or a bit that open(2) does not set
 		err = t.fsys.Chmod(t.ctx, temp, perm)
 	}
 	if err == nil {
@@ -49,6 +48,23 @@ func (t *tool) write(name string) error {
 		return errors.Join(err, t.cleanUp(temp))
 	}
 	return nil
+}
+
+// settable are the bits of a mode that can be set.
+const settable = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+
+// create makes a file, and its directory where that is missing: each question to
+// the sandbox takes as long as a small file's content.
+func (t *tool) create(name string, perm fs.FileMode) (driver.File, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := t.fsys.OpenFile(t.ctx, name, flags, perm.Perm())
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if err := t.fsys.MkdirAll(t.ctx, path.Dir(name), 0o755); err != nil {
+		return nil, err
+	}
+	return t.fsys.OpenFile(t.ctx, name, flags, perm.Perm())
 }
 
 // resolve follows symbolic links of the last name, since what a link points to
@@ -89,7 +105,7 @@ func (t *tool) writable(name string) (fs.FileMode, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return 0, err
 	}
-	return info.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky), nil
+	return info.Mode() & settable, nil
 }
 
 // overwrite is for a file in a directory where none can be made.
