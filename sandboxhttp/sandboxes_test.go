@@ -73,7 +73,7 @@ func TestConfigurationReachesTheProvider(t *testing.T) {
 		"network":{"mode":"allowlist","domains":["example.com"],"cidrs":["192.0.2.0/24"]}}`)
 	cfg := p.only().cfg
 	got := fmt.Sprint(cfg.Image.Base, cfg.Image.Commands, cfg.CPU, cfg.Memory, cfg.Disk, cfg.Pids, cfg.Timeout, cfg.IdleTimeout, cfg.Network, cfg.Env, []string(cfg.Secrets), cfg.Ports)
-	want := "debian:12 [RUN true] 1.5 536870912 10485760 100 1m0s 30s {1 [example.com] [192.0.2.0/24]} [BASE=1] [KEY=value] [8000]"
+	want := "debian:12[RUN true] 1.5 536870912 10485760 100 1m0s 30s {1 [example.com] [192.0.2.0/24]} [BASE=1] [KEY=value] [8000]"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
