@@ -136,16 +136,13 @@ func TestAsOrdinaryUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := []string{"-test.run=" + userTests, "-test.timeout=10m"}
-	if raceDetector { // it takes for itself what each process may allocate where there is no cgroup
-		args = append(args, "-test.skip=^TestConformanceOfImages$/^Limits$/^Memory$")
-	}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
 	if raceDetector {
 		// Without a cgroup memory is limited by RLIMIT_DATA, into which the
 		// race detector's shadow memory in the helper does not fit.
-		args = append(args, "-test.skip=^TestConformance$/^Limits$/^Memory$")
+		args = append(args, "-test.skip=^TestConformance(OfImages)?$/^Limits$/^Memory$")
 	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 	cmd.Dir = home
