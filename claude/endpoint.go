@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/vivarium-go/vivarium/claude/internal/boundlisten"
+	"github.com/vivarium-go/vivarium/internal/boundlisten"
 	"github.com/vivarium-go/vivarium/sandbox"
 )
 

@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/vivarium-go/vivarium/claude/internal/boundlisten"
+	"github.com/vivarium-go/vivarium/internal/boundlisten"
 )
 
 // drainLimit is how long requests under way may take once a server should end.

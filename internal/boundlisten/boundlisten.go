@@ -35,7 +35,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &conn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
+	return &Conn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
 }
 
 func (l *listener) Close() error {
@@ -43,13 +43,17 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// conn gives its slot back when it is closed.
-type conn struct {
+// Conn is what Accept of such a listener returns. It gives its place back when
+// it is closed.
+type Conn struct {
 	net.Conn
 	release func()
 }
 
-func (c *conn) Close() error {
+func (c *Conn) Close() error {
 	defer c.release()
 	return c.Conn.Close()
 }
+
+// NetConn is the connection inside, which the kernel can splice.
+func (c *Conn) NetConn() net.Conn { return c.Conn }

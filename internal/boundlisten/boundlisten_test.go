@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/vivarium-go/vivarium/claude/internal/boundlisten"
+	"github.com/vivarium-go/vivarium/internal/boundlisten"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

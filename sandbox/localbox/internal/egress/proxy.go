@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vivarium-go/vivarium/internal/boundlisten"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
@@ -109,7 +110,7 @@ func orDefault[T int | time.Duration](v, byDefault T) T {
 // Serve accepts connections from l and serves them until Close, or until l
 // fails. It closes l. After Close it returns http.ErrServerClosed.
 func (p *Proxy) Serve(l net.Listener) error {
-	bounded := newBoundedListener(l, p.opts.MaxConns)
+	bounded := boundlisten.New(l, p.opts.MaxConns)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	srv := &http.Server{

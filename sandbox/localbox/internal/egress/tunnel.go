@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/vivarium-go/vivarium/internal/boundlisten"
 )
 
 // chunk is how much is copied before a tunnel's deadlines are set anew. Within
@@ -83,11 +85,11 @@ func copyUntilEOF(dst, src net.Conn, idle time.Duration, start time.Time, moved 
 	}
 }
 
-// bare is the socket inside a connection of this package's; only on sockets
+// bare is the socket inside a connection that this package has wrapped; only on sockets
 // themselves does io.Copy let the kernel do the work.
 func bare(c net.Conn) net.Conn {
 	switch c := c.(type) {
-	case *boundedConn:
+	case *boundlisten.Conn:
 		return c.NetConn()
 	case *farConn:
 		return c.NetConn()
