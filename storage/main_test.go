@@ -98,3 +98,8 @@ func TestVolumeWithBusybox(t *testing.T) {
 	bin := busyboxPath(t)
 	storagetest.ExerciseVolume(t, func(t *testing.T) (storage.Runner, string) { return host{path: bin}, workdir(t) })
 }
+
+func TestVolumeOfLocalDirectory(t *testing.T) {
+	requireGNUTar(t)
+	storagetest.ExerciseVolume(t, func(t *testing.T) (storage.Runner, string) { return storage.Local{}, workdir(t) })
+}

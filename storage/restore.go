@@ -1,240 +1,219 @@
 package storage
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"strconv"
-	"strings"
-	"time"
+	"io/fs"
 
-	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vivarium-go/vivarium/storage/internal/tarstream"
+	"github.com/vivarium-go/vivarium/storage/internal/tree"
 )
-
-// ErrCorrupt is matched by the error of a Restore whose archive is not what was
-// stored. Nothing in the directory was replaced.
-var ErrCorrupt = errors.New("stored version is damaged")
-
-// swapTime bounds the exchange of the old files for the new, which goes on when
-// the caller's context has ended.
-const swapTime = 10 * time.Minute
-
-// maxWindow bounds what a zstd frame may ask of memory, in bytes. It is above
-// what any level used by Sync writes.
-const maxWindow = 64 << 20
 
 // Init restores the newest version into dir, or does nothing when the volume has
 // none yet. It is otherwise like Restore. It never falls back to an older version
 // when the newest cannot be restored.
 func (v *Volume) Init(ctx context.Context, sb Runner, dir string) error {
+	_, err := v.InitVersion(ctx, sb, dir)
+	return err
+}
+
+// InitVersion is Init that says which version it restored, nil if there was none.
+func (v *Volume) InitVersion(ctx context.Context, sb Runner, dir string) (*Version, error) {
 	if v.err != nil {
-		return v.err
+		return nil, v.err
 	}
-	id, err := v.newest(ctx)
+	l, err := v.look(ctx)
+	if err == nil && l.head != nil {
+		err = v.restore(ctx, sb, dir, func(context.Context) (*record, error) { return l.head, nil })
+	}
 	if err != nil {
-		return v.fail("init", err)
+		return nil, v.fail("init", err)
 	}
-	if id == "" {
-		return nil
+	if l.head == nil {
+		return nil, nil
 	}
-	if err := v.restore(ctx, sb, dir, id); err != nil {
-		return v.fail("init", err)
-	}
-	return nil
+	return l.head.version(), nil
 }
 
 // Restore makes dir, an absolute path below the root, hold exactly the version
 // called id: what the version does not have is deleted, and dir is made when it
-// is absent. An unknown id matches fs.ErrNotExist, a manifest of a later format
-// errors.ErrUnsupported, a damaged archive ErrCorrupt.
+// is absent. What Options.Exclude excludes, and other file systems mounted below
+// dir, are left as they are. Files that are there already are not written again
+// (see Options.Paranoid). An unknown id matches fs.ErrNotExist, a record of a later
+// format errors.ErrUnsupported, damage ErrCorrupt.
 //
-// The version is unpacked in a directory of its own inside dir, checked against
-// its SHA-256, and then exchanged for the old files by renames, so both need room
-// at once. When Restore fails before the exchange (a full disk, a cut stream, a
-// bad archive, a cancelled context) dir is as it was. The exchange is not
-// interrupted by ctx; if the sandbox dies in it, the next Init, Restore or Sync
-// of dir finishes or undoes it first.
+// What is to change is written in a directory of its own inside dir, every byte
+// checked against its SHA-256, and then moved to its place by renames, so old and
+// new need room at once. When Restore fails before that (a full disk, a cut stream,
+// damage, a cancelled context) dir is as it was. The renames are not interrupted by
+// ctx; if the sandbox dies during them, the next Init, Restore or Sync of dir
+// finishes them first.
 //
 // Files are made by the user that sb runs commands as. dir must not be a symbolic
-// link, and no link in dir or in the version is followed. busybox tar knows
-// neither fractions of a second nor sparse files: there, times are cut to seconds
-// and holes are filled.
+// link, and no link in dir or in the version is followed. setuid and setgid bits are
+// never set. busybox tar knows neither fractions of a second nor sparse files:
+// there, times are cut to seconds and holes are filled.
 func (v *Volume) Restore(ctx context.Context, sb Runner, dir, id string) error {
 	if v.err != nil {
 		return v.err
 	}
-	if err := v.restore(ctx, sb, dir, id); err != nil {
+	err := v.restore(ctx, sb, dir, func(ctx context.Context) (*record, error) { return v.byID(ctx, id) })
+	if err != nil {
 		return v.fail("restore", err)
 	}
 	return nil
 }
 
-func (v *Volume) restore(ctx context.Context, sb Runner, dir, id string) error {
+func (v *Volume) restore(ctx context.Context, sb Runner, dir string, find func(context.Context) (*record, error)) error {
 	dir, err := checkDir(dir)
 	if err != nil {
 		return err
 	}
-	m, err := v.manifest(ctx, id)
-	if err != nil {
-		return err
-	}
-	stage := strings.ToLower(rand.Text())
-	kind, err := runScript(ctx, sb, nil, prepareScript, dir, stage)
-	if err != nil {
-		return fmt.Errorf("prepare %s: %w", dir, err)
-	}
-	into := posix
-	if kind != "gnu" {
-		into = busybox
-	}
-	sent, err := v.extract(ctx, sb, m, into, dir, stage)
-	if err == nil {
-		err = closeDirs(ctx, sb, sent, dir, stage)
-	}
-	if err == nil {
-		err = swap(ctx, sb, sent.root, dir, stage)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("version %s: %w", id, err), tidy(ctx, sb, dir))
-	}
-	return nil
-}
-
-// closeDirs gives the directories their times, and takes away the rights that they
-// had while they were filled, where busybox did not.
-func closeDirs(ctx context.Context, sb Runner, sent *tarFilter, dir, stage string) error {
-	if len(sent.dirs) == 0 {
-		return nil
-	}
-	r, w := io.Pipe()
-	written := make(chan error, 1)
-	go func() {
-		out := bufio.NewWriterSize(w, streamBuffer)
-		err := sent.writeDirs(out)
+	m := &meter{call: v.opts.Progress}
+	m.begin(PhaseList, 0, 0)
+	at := v.placeOf(sb, dir)
+	var k *known
+	var have *listing
+	g, listCtx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		r, err := find(listCtx)
 		if err == nil {
-			err = out.Flush()
+			k, err = v.load(listCtx, r)
 		}
-		_ = w.CloseWithError(err)
-		written <- err
-	}()
-	_, err := runScript(ctx, sb, r, extractScript, dir, stage)
-	_ = r.CloseWithError(errStopped)
-	if err = errors.Join(err, <-written); err != nil {
-		return fmt.Errorf("set times of directories: %w", err)
-	}
-	list := sent.closed()
-	if len(list) == 0 {
-		return nil
-	}
-	if _, err := runScript(ctx, sb, bytes.NewReader(list), closeScript, dir, stage); err != nil {
-		return fmt.Errorf("set modes of directories: %w", err)
-	}
-	return nil
-}
-
-// swap exchanges the old files for the unpacked ones.
-func swap(ctx context.Context, sb Runner, root *member, dir, stage string) error {
-	if err := context.Cause(ctx); err != nil {
+		return err
+	})
+	g.Go(func() (err error) {
+		have, err = at.list(listCtx)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTime)
-	defer cancel()
-	var mode, mtime string
-	if root != nil {
-		mode, mtime = strconv.FormatInt(root.mode, 8), root.mtime
+	p, err := v.planRestore(k, have)
+	if err != nil || p.empty() {
+		return err
 	}
-	if _, err := runScript(ctx, sb, nil, swapScript, dir, stage, mode, mtime); err != nil {
-		return fmt.Errorf("exchange files in %s: %w", dir, err)
+	if err := v.carryOut(ctx, at, p, m); err != nil {
+		return err
 	}
+	m.end()
 	return nil
 }
 
-// tidy brings a failed restore to one of its ends.
-func tidy(ctx context.Context, sb Runner, dir string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTime)
-	defer cancel()
-	if _, err := runScript(ctx, sb, nil, cleanScript, dir); err != nil {
-		return fmt.Errorf("clean up %s: %w", dir, err)
-	}
-	return nil
-}
-
-// extract feeds the archive to tar in the staging directory, and returns the filter
-// that it went through. It succeeds only when tar did and every byte was
-// what the manifest says.
-func (v *Volume) extract(ctx context.Context, sb Runner, m *manifest, into dialect, dir, stage string) (*tarFilter, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, err := v.bucket.Get(ctx, v.archiveKey(m.ID), 0, -1)
+func (v *Volume) carryOut(ctx context.Context, at place, p *plan, m *meter) error {
+	st, err := at.begin(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open archive: %w", err)
+		return err
 	}
-	defer func() { _ = stream.Close() }()
-	r, w := io.Pipe()
-	type result struct {
-		filter *tarFilter
-		err    error
+	entries, files, bytes := p.order()
+	m.begin(PhaseWrite, int64(len(entries)), bytes)
+	if len(entries) > 0 {
+		out := v.newOutlet(ctx, m, files)
+		err = st.fill(ctx, entries, out)
+		out.close()
 	}
-	sent := make(chan result, 1)
-	go func() {
-		filter, err := decompress(w, stream, m, into)
-		if err != nil && !errors.Is(err, errStopped) {
-			// A command may take a broken stdin for its end, so end it too.
-			cancel(err)
-		}
-		_ = w.CloseWithError(err)
-		sent <- result{filter, err}
-	}()
-	text, runErr := runScript(ctx, sb, r, extractScript, dir, stage)
-	_ = r.CloseWithError(errStopped)
-	if runErr != nil {
-		cancel(runErr) // frees a decompressor that waits for the bucket
+	if err == nil {
+		m.begin(PhaseApply, 0, 0)
+		err = st.apply(ctx, p)
 	}
-	got := <-sent
-	switch {
-	case got.err != nil && !errors.Is(got.err, errStopped) && runErr != nil && errors.Is(context.Cause(ctx), got.err):
-		return nil, got.err
-	case runErr != nil:
-		return nil, fmt.Errorf("unpack: %w", runErr)
-	case got.err != nil:
-		return nil, said(got.err, text)
+	if err == nil {
+		return nil
 	}
-	return got.filter, nil
+	if finished, dropErr := st.drop(ctx); !finished {
+		return errors.Join(err, dropErr)
+	}
+	return nil // at the second attempt
 }
 
-// decompress writes the archive as tar to w, and checks all that is known of it.
-func decompress(w io.Writer, stream io.Reader, m *manifest, into dialect) (*tarFilter, error) {
-	sum := &summed{r: io.LimitReader(stream, m.Archive.Size+1), hash: sha256.New()}
-	zr, err := zstd.NewReader(sum, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+// placeOf gives what Sync and Restore work on.
+func (v *Volume) placeOf(sb Runner, dir string) place {
+	if _, ok := sb.(Local); ok {
+		return &localDir{v: v, dir: dir}
+	}
+	return &sandboxed{v: v, sb: sb, dir: dir}
+}
+
+// load reads the listing of a version.
+func (v *Volume) load(ctx context.Context, r *record) (*known, error) {
+	base, err := v.loadTree(ctx, r.Tree)
 	if err != nil {
 		return nil, err
 	}
-	defer zr.Close() // may be called twice
-	plain := &io.LimitedReader{R: zr, N: m.Archive.TarSize}
-	out := bufio.NewWriterSize(w, streamBuffer)
-	filter := newTarFilter(bufio.NewReaderSize(plain, streamBuffer), struct{ io.Writer }{out})
-	filter.dialect, filter.noRoot = into, true
-	copyErr := filter.copy()
-	if errors.Is(copyErr, errStopped) {
-		return nil, copyErr
+	k, err := r.on(base)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", v.slotKey(r.Slot), err)
 	}
-	zr.Close() // before anything else reads from sum
-	if _, err := io.Copy(io.Discard, sum); err != nil {
-		return nil, fmt.Errorf("read archive: %w", err)
+	return k, nil
+}
+
+// on gives what the version is, on the listing that it builds on. Errors match
+// ErrCorrupt.
+func (r *record) on(base *tree.Tree) (k *known, err error) {
+	k = &known{tree: base, base: base, origin: r.Origin}
+	if k.listed, err = tarstream.ParseTime(cmp.Or(r.Listed, "0")); err != nil {
+		return nil, fmt.Errorf("%w: bad time", ErrCorrupt)
 	}
-	switch {
-	case sum.n != m.Archive.Size || hex.EncodeToString(sum.hash.Sum(nil)) != m.Archive.SHA256:
-		return nil, fmt.Errorf("%w: its SHA-256 or its length differs from the manifest's", ErrCorrupt)
-	case copyErr != nil:
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, copyErr)
-	case plain.N != 0:
-		return nil, fmt.Errorf("%w: the tar inside is %d bytes shorter than the manifest says", ErrCorrupt, plain.N)
+	if r.Delta != nil {
+		delta, err := decodeListing(r.delta, r.Delta)
+		if err != nil {
+			return nil, err
+		}
+		k.tree = tree.Apply(base, delta)
 	}
-	return filter, out.Flush()
+	if err := k.tree.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return k, nil
+}
+
+// loadTree reads a listing that is an object of its own.
+func (v *Volume) loadTree(ctx context.Context, s *stored) (*tree.Tree, error) {
+	key := v.treeKey(s.Name)
+	data, err := v.getRange(ctx, key, 0, s.Size)
+	if err != nil {
+		return nil, err
+	}
+	t, err := decodeListing(data, s)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", key, err)
+	}
+	return t, nil
+}
+
+// decodeListing checks and reads a stored listing.
+func decodeListing(data []byte, s *stored) (*tree.Tree, error) {
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != s.SHA256 {
+		return nil, fmt.Errorf("%w: its SHA-256 differs", ErrCorrupt)
+	}
+	raw, err := unpackListing(data, s.Raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	t, err := tree.Decode(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	for _, f := range t.Frames() {
+		if !nameShape.MatchString(f.Pack.Name) {
+			return nil, fmt.Errorf("%w: a pack called %q", ErrCorrupt, clip(f.Pack.Name))
+		}
+	}
+	return t, nil
+}
+
+// packListing is the inverse of decodeListing.
+func (v *Volume) packListing(t *tree.Tree) ([]byte, *stored) {
+	raw := t.Encode()
+	data := encoder(v.opts.Compression).EncodeAll(raw, nil)
+	sum := sha256.Sum256(data)
+	return data, &stored{Size: int64(len(data)), Raw: int64(len(raw)), SHA256: hex.EncodeToString(sum[:])}
 }

@@ -17,6 +17,8 @@ import (
 // stdout (nil: dropped), unchanged and to its end, before it returns. It returns
 // nil only when the command ran and exited with 0. It must not go on writing to
 // stdout after it has returned. Name is looked up on PATH there.
+//
+// [Local] is a Runner too, for a directory of this machine.
 type Runner interface {
 	Run(ctx context.Context, stdin io.Reader, stdout io.Writer, name string, args ...string) error
 }
@@ -26,16 +28,23 @@ type Runner interface {
 // as ./NAME from within, so that no name is taken for an option, and nothing is
 // found through a symbolic link.
 //
-// A restore happens in ./.vivarium-restore-ID (see stagingPrefix):
+// A restore happens in ./.vivarium-restore-ID (see stagingPrefix), which holds
 //
-//	new/    the version, while it is unpacked
-//	old/    what was there before, from the moment the swap begins
-//	in      made when all of the old is in old/, and the new may move in
+//	new/     what is to come, at the paths where it belongs
+//	open     directories that are to be made writable first
+//	rm       what is to be removed
+//	mv.N     what is to be moved out of new/, one list for each directory it goes to
+//	dirs     an archive of the directories whose modes and times are to be set
+//	modes    the modes alone, for a tar that does not set them
+//	root     mode and time of the directory itself
+//	go/      made when all of that is there: from then on it is carried out
+//	cleared/ made when what was to be removed is gone
 //
-// recover brings whatever state a broken-off restore left to one of its two ends.
+// Lists have a NUL behind each name. recover brings whatever state a broken-off
+// restore left to one of its two ends.
 const scriptHead = `
 set -u
-export LC_ALL=C
+export LC_ALL=C TZ=UTC0
 umask 022
 prefix=.vivarium-restore-
 die() { printf 'vivarium: %s\n' "$*"; exit 3; }
@@ -44,19 +53,6 @@ die() { printf 'vivarium: %s\n' "$*"; exit 3; }
 enter() {
 	[ ! -L "$1" ] || die "$1 is a symbolic link"
 	cd -P -- "$1" || die "cannot enter $1"
-}
-
-# shift_to DEST: move every entry of . but stagings to DEST, a path from here.
-# A directory that is not writable cannot be moved by an ordinary user.
-shift_to() {
-	find . ! -name . -prune ! -name "$prefix*" -type d ! -perm -200 -exec sh -c '
-		to=$1; shift
-		for f do
-			mode=$(stat -c %a "$f") && chmod u+w "$f" && mv "$f" "$to/" && chmod "$mode" "$to/${f#./}" || exit 1
-		done' sh "$1" {} + || return 1
-	find . ! -name . -prune ! -name "$prefix*" -exec sh -c '
-		to=$1; shift
-		exec mv "$@" "$to/"' sh "$1" {} +
 }
 
 # erase PATH: remove it whole, directories without write permission included.
@@ -68,53 +64,119 @@ erase() {
 
 real_dir() { [ -d "$1" ] && [ ! -L "$1" ]; }
 
-# move_in STAGING: the second half of a swap, which can be repeated.
-move_in() { (cd "$1/new" && shift_to ../..); }
+is_gnu() { case $(tar --version 2>/dev/null) in *'GNU tar'*) ;; *) false ;; esac; }
 
-# move_back STAGING: undo the first half.
-move_back() { (cd "$1/old" && shift_to ../..); }
+# finish STAGING: carry it out. It can be broken off and begun again at any point.
+finish() {
+	[ ! -s "$1/open" ] || xargs -0 chmod u+rwx <"$1/open" || return 1
+	if [ ! -e "$1/cleared" ]; then
+		[ ! -s "$1/rm" ] || xargs -0 sh -c '
+			rm -rf "$@" 2>/dev/null && exit
+			find "$@" -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
+			rm -rf "$@" || exit 255' sh <"$1/rm" || return 1
+		mkdir "$1/cleared" || return 1
+	fi
+	for list in "$1"/mv.*; do
+		[ ! -e "$list" ] || xargs -0 sh -c '
+			new=$0/new to=${1%/*}
+			for f do
+				shift
+				[ -e "$new/$f" ] || [ -L "$new/$f" ] || continue
+				set -- "$@" "$new/$f"
+				[ ! -L "$f" ] || rm -f "$f" # a mv would look at what it leads to
+			done
+			[ $# = 0 ] || mv -f "$@" "$to/" || exit 255' "$1" <"$list" || return 1
+	done
+	if [ -s "$1/dirs" ]; then
+		if is_gnu; then set -- "$1" --warning=no-timestamp; else set -- "$1"; fi
+		to=$1; shift
+		tar -x -p -o "$@" -f "$to/dirs" || return 1
+		set -- "$to"
+	fi
+	[ ! -s "$1/modes" ] || xargs -0 -n 200 sh -c 'while [ $# -gt 1 ]; do chmod "$1" "$2" || exit 255; shift 2; done' sh <"$1/modes" || return 1
+	mode='' time=''
+	[ ! -e "$1/root" ] || read -r mode time <"$1/root"
+	erase "$1" || return 1
+	[ -z "$mode" ] || chmod "$mode" . 2>/dev/null || :
+	[ -z "$time" ] || touch -d "@$time" . 2>/dev/null || touch -d "@${time%%.*}" . 2>/dev/null || :
+}
 
 recover() {
 	for s in ./$prefix*; do
-		if real_dir "$s" && real_dir "$s/old"; then
-			if [ -e "$s/in" ]; then
-				move_in "$s" || die "cannot finish the restore in $s"
-			else
-				move_back "$s" || die "cannot undo the restore in $s"
-			fi
+		if real_dir "$s" && [ -e "$s/go" ]; then
+			finish "$s" || die "cannot finish the restore in $s"
+		elif [ -e "$s" ] || [ -L "$s" ]; then
+			erase "$s" || die "cannot remove $s"
 		fi
-		[ ! -e "$s" ] && [ ! -L "$s" ] || erase "$s" || die "cannot remove $s"
 	done
 }
-
-is_gnu() { case $(tar --version 2>/dev/null) in *'GNU tar'*) ;; *) false ;; esac; }
 `
 
-// statusMark follows the archive in the output of syncScript; after it come tar's
-// last words and, on the last line, what kind of tar it is and its exit status.
+// statusMark begins what follows the data in the output of a script whose output is
+// data: on its last line the kind of tool and its exit status, before that what it
+// said.
 const (
-	statusText = `vivarium-tar-says\n`
-	statusMark = "vivarium-tar-says\n"
+	statusText = `vivarium-status\n`
+	statusMark = "vivarium-status\n"
 )
 
-const syncScript = scriptHead + `
-# Standard output carries the archive, so messages wait. What a tar without
-# --exclude sends of a staging directory is left out on the other side.
+// listScript prints a line with what is listed how, the time and the machine's
+// boot, then the records, and an empty record. Where date knows no fractions, the
+// time at which a process came into /proc may do: its inode is made when it is
+// looked up.
+const listScript = scriptHead + `
 exec 3>&1
 said=$(
 	[ -e "$1" ] || [ -L "$1" ] || { echo absent; exit; }
-	trouble=$(enter "$1" && recover) || { printf '%s\nfailed\n' "$trouble"; exit; }
+	trouble=$(enter "$1" && recover 2>&1) || { printf '%s\nfailed\n' "$trouble"; exit; }
+	cd -P -- "$1" || { echo failed; exit; }
+	now=$(date +%s.%N)
+	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+	if find . -maxdepth 0 -printf '' 2>/dev/null; then
+		{
+			printf 'gnu %s %s\n' "$now" "${boot:--}" >&3
+			find . -xdev -path "./$prefix*" -prune -o \
+				-printf '%y %m %s %T@ %C@ %n %i %D %U %G %b %P\0%l\0' 2>&1 >&3
+			echo "find $?"
+			printf '\0' >&3
+		} | tail -c 20000
+	else
+		{
+			printf 'plain %s %s %s\n' "$now" "${boot:--}" "$(stat -c '%Y %y' /proc/self/ 2>/dev/null)" >&3
+			{ find . -xdev -path "./$prefix*" -prune -o -print0 2>&4 | xargs -0 stat -c '%f %s %Y %y|%Z %z|%h %i %d %u %g %b %n
+//
+%N
+//' 2>&4 >&3; } 4>&1
+			echo "find $?"
+			printf '//\n' >&3
+		} | tail -c 20000
+	fi
+)
+printf '` + statusText + `%s' "$said"
+`
+
+// readScript reads names from standard input, each with a NUL behind it, and
+// prints an archive of them, or several. $2 is "sparse" where the files have holes.
+const readScript = scriptHead + `
+exec 3>&1
+said=$(
+	trouble=$(enter "$1") || { printf '%s\nfailed\n' "$trouble"; exit; }
 	cd -P -- "$1" || { echo failed; exit; }
 	if is_gnu; then
 		kind=gnu
-		set -- --format=posix --pax-option=delete=atime,delete=ctime --sparse --blocking-factor=128 \
-			--numeric-owner --owner=0 --group=0 --warning=no-file-ignored \
-			--anchored --exclude="./$prefix*"
+		if [ "$2" = sparse ]; then
+			set -- --format=posix --pax-option=delete=atime,delete=ctime,delete=mtime --sparse
+		else
+			set -- --format=gnu
+		fi
+		{
+			tar -c -f - "$@" --blocking-factor=128 --numeric-owner --owner=0 --group=0 \
+				--no-recursion --null -T - 2>&1 >&3
+			echo "gnu $?"
+		} | tail -c 20000
 	else
-		kind=other
-		set --
+		{ xargs -0 tar -c -f - 2>&1 >&3; echo "other $?"; } | tail -c 20000
 	fi
-	{ tar -c -f - "$@" . 2>&1 >&3 3>&-; echo "$kind $?"; } | tail -c 20000
 )
 printf '` + statusText + `%s' "$said"
 `
@@ -128,42 +190,46 @@ mkdir -m 700 "./$prefix$2" "./$prefix$2/new" || die "cannot write to $1"
 if is_gnu; then echo gnu; else echo other; fi
 `
 
-const extractScript = scriptHead + `
+// fillScript unpacks an archive into new/ of the staging directory; $3 is "owners"
+// to keep those.
+const fillScript = scriptHead + `
 exec 2>&1
 enter "$1"
 cd "./$prefix$2/new" || die "the staging directory is gone"
-if is_gnu; then set -- --warning=no-timestamp; else set --; fi
+if [ "$3" = owners ]; then set -- --same-owner; else set -- -o; fi
+if is_gnu; then
+	set -- "$@" --warning=no-timestamp --delay-directory-restore --numeric-owner
+elif [ "$1" = --same-owner ]; then
+	set -- --numeric-owner
+fi
 umask 000
-tar -x -p -o -f - "$@"
+tar -x -p "$@" -f -
 `
 
-// closeScript reads pairs of a mode and a name, each with a NUL behind it.
-const closeScript = scriptHead + `
-exec 2>&1
-enter "$1"
-cd "./$prefix$2/new" || die "the staging directory is gone"
-xargs -0 -n 200 sh -c 'while [ $# -gt 1 ]; do chmod "$1" "./$2" || exit 255; shift 2; done' sh
-`
-
-// swapScript takes $3, the directory's mode, and $4, its mtime; both may be "".
-const swapScript = scriptHead + `
+// applyScript reads an archive of the plan from standard input.
+const applyScript = scriptHead + `
 exec 2>&1
 enter "$1"
 s=./$prefix$2
 real_dir "$s/new" || die "the staging directory is gone"
-mkdir "$s/old" || die "cannot begin"
-shift_to "$s/old" && mkdir "$s/in" || { move_back "$s" && rmdir "$s/old"; die "cannot move the old files away"; }
-move_in "$s" || die "cannot move the new files in"
-erase "$s" || die "cannot remove the old files"
-[ -z "$3" ] || chmod "$3" . 2>/dev/null || :
-[ -z "$4" ] || touch -d "@$4" . 2>/dev/null || touch -d "@${4%%.*}" . 2>/dev/null || :
+(cd "$s" && tar -x -o -f -) || die "cannot write the plan"
+mkdir "$s/go" || die "cannot begin"
+finish "$s" || die "cannot finish the restore in $s; the next one, or the next sync, tries again"
 `
 
+// cleanScript prints what became of the restore.
 const cleanScript = scriptHead + `
 exec 2>&1
 enter "$1"
+end=removed
+[ ! -e "./$prefix$2/go" ] || end=finished
 recover
+echo $end
 `
+
+// stagingPrefix starts the names of the directories, inside the one being
+// restored, in which a restore is prepared.
+const stagingPrefix = ".vivarium-restore-"
 
 // checkDir gives the clean form of a directory to work on.
 func checkDir(dir string) (string, error) {
@@ -183,17 +249,41 @@ func runScript(ctx context.Context, sb Runner, stdin io.Reader, script string, a
 		if ctx.Err() != nil {
 			err = errors.Join(context.Cause(ctx), err)
 		}
-		return text, said(err, text)
+		return text, withWords(err, text)
 	}
 	return text, nil
 }
 
-// said adds what a command printed to the error it ended with.
-func said(err error, text string) error {
+// withWords adds what a command printed to the error it ended with.
+func withWords(err error, text string) error {
 	if text == "" {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, text)
+}
+
+// status reads what follows the data in a script's output: what the tool said, and
+// the last line.
+func status(r io.Reader) (said, last string, err error) {
+	words := &tail{max: 32 << 10}
+	if _, err := io.Copy(words, r); err != nil {
+		return "", "", err
+	}
+	_, text, ok := strings.Cut(words.String(), statusMark)
+	if !ok {
+		return "", "", fmt.Errorf("the sandbox's answer was cut short: %w", io.ErrUnexpectedEOF)
+	}
+	text = strings.TrimSpace(text)
+	at := strings.LastIndexByte(text, '\n') + 1
+	return strings.TrimSpace(text[:at]), text[at:], nil
+}
+
+func clipTail(s string) string {
+	const most = 1000
+	if len(s) <= most {
+		return s
+	}
+	return "…" + s[len(s)-most:]
 }
 
 // tail keeps the last max bytes written to it, or somewhat more.

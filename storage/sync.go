@@ -1,46 +1,41 @@
 package storage
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
-	"io"
-	"io/fs"
-	"regexp"
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vivarium-go/vivarium/storage/internal/tarstream"
+	"github.com/vivarium-go/vivarium/storage/internal/tree"
 )
 
-// streamBuffer is the size of the buffers between the stages of a Sync or a
-// Restore, in bytes.
-const streamBuffer = 256 << 10
-
-// cleanupTime bounds clean-up, which goes on when the caller's context has ended.
-const cleanupTime = 30 * time.Second
+// rounds is how often a Sync goes back to files that changed while it read them.
+const rounds = 3
 
 // Sync stores the directory dir of sb, an absolute path below the root, as a new
-// version, and returns it. The archive streams from the sandbox through a
-// compressor into the bucket, in bounded memory.
+// version, and returns it. Only files that changed since the newest version are
+// read (see Options.Paranoid), and only contents that the volume does not have
+// are stored, in bounded memory.
 //
-// Kept are names (any bytes), contents, permission bits, modification times
-// (to the nanosecond with GNU tar, to the second with busybox), symbolic and hard
-// links, FIFOs, empty directories, and holes in sparse files (with GNU tar). Not
-// kept are owners, setuid and setgid bits, extended attributes, devices and
-// sockets.
+// Kept are names (any bytes), contents, permission and sticky bits, modification
+// times (to the nanosecond), symbolic and hard links, empty directories, and holes
+// in sparse files (with GNU tar in the sandbox). Owners are kept and restored by
+// option. Not kept are setuid and setgid bits and extended attributes. Devices,
+// sockets and pipes are skipped, and named in Version.Skipped. What
+// Options.Exclude excludes is left out, and so is what other file systems that are
+// mounted below dir hold.
 //
-// A file that changes while it is read does not fail the Sync; it is named in
-// Version.Changed. Anything else that tar complains of does: a version is whole.
-// When Sync returns an error, no new version exists, except that after a failure
-// of the very last write (the manifest's) it may come to exist; the error then
-// matches [ErrUnknownOutcome]. Garbage it may leave is never part of a version.
+// A file that changes while it is read is read again; one that will not hold still
+// does not fail the Sync, and is named in Version.Changed. Anything that cannot be
+// read does: a version is whole. When Sync returns an error, no new version exists,
+// but for two cases: after a failure of the very last write it may come to exist,
+// and the error matches [ErrUnknownOutcome]; and with Options.KeepConflict a
+// version that is not the newest is returned together with a [*ConflictError].
+// Garbage that a failed Sync leaves is never part of a version; Prune removes it.
 //
 // A directory that does not exist matches fs.ErrNotExist. What a broken-off
 // Restore left in dir is first brought to one of its two ends.
@@ -50,219 +45,350 @@ func (v *Volume) Sync(ctx context.Context, sb Runner, dir string) (*Version, err
 	}
 	version, err := v.sync(ctx, sb, dir)
 	if err != nil {
-		return nil, v.fail("sync", err)
+		return version, v.fail("sync", err)
 	}
 	return version, nil
 }
 
-// ErrUnknownOutcome is matched by the error of a Sync whose last write was sent
-// and not answered: its version may exist.
-var ErrUnknownOutcome = errors.New("the new version may or may not exist")
+// syncing is one Sync.
+type syncing struct {
+	v     *Volume
+	meter *meter
+	at    place
+	line  *line
+	known *known // the newest version, nil: none
+	first *listing
+	have  *listing // the last one
+	in    *intake  // nil until something has to be read
+	nonce string
+	taken map[string]*found // what was read, by path
+	moved []string          // what would not hold still
+}
 
 func (v *Volume) sync(ctx context.Context, sb Runner, dir string) (*Version, error) {
 	dir, err := checkDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	id, t, err := v.nextID(ctx)
+	s := &syncing{v: v, meter: &meter{call: v.opts.Progress}, at: v.placeOf(sb, dir), nonce: nonce(), taken: map[string]*found{}}
+	started := time.Now()
+	s.meter.begin(PhaseList, 0, 0)
+	if err := s.look(ctx); err != nil {
+		return nil, err
+	}
+	err = s.readAll(ctx)
+	if s.in != nil {
+		err = s.in.close(err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	m := &manifest{Format: formatNumber, ID: id, Time: t}
-	if err := v.storeArchive(ctx, sb, dir, m); err != nil {
-		if !errors.Is(err, fs.ErrExist) { // that would be another's
-			v.dropArchive(ctx, id)
-		}
-		return nil, err
+	s.meter.begin(PhaseCommit, 0, 0)
+	r, err := s.record(ctx, started)
+	if err == nil {
+		err = v.commit(ctx, s.line, r)
 	}
-	if err := v.commit(ctx, m); err != nil {
-		return nil, err
-	}
-	return m.version(), nil
-}
-
-// dropArchive removes the archive of a version that was given up before its
-// manifest was sent. What it cannot remove is garbage and does no harm.
-func (v *Volume) dropArchive(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer cancel()
-	_ = v.bucket.Delete(ctx, v.archiveKey(id))
-}
-
-// commit writes the manifest, which makes the version exist. Once it was sent the
-// archive must stay, as a write whose answer was lost may still land.
-func (v *Volume) commit(ctx context.Context, m *manifest) error {
-	data, err := m.encode()
-	if err != nil {
-		return err
-	}
-	err = v.bucket.Put(ctx, v.manifestKey(m.ID), bytes.NewReader(data), &PutOptions{IfAbsent: true})
-	if err == nil || errors.Is(err, fs.ErrInvalid) {
-		return err
-	}
-	readCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer cancel()
-	r, getErr := v.bucket.Get(readCtx, v.manifestKey(m.ID), 0, -1)
-	if getErr != nil {
-		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
-	}
-	defer func() { _ = r.Close() }()
-	if there, getErr := readBounded(r, maxManifest); getErr != nil || !bytes.Equal(there, data) {
-		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
-	}
-	return nil
-}
-
-// storeArchive streams the directory into the archive object and fills in what
-// the manifest says of it. When it fails, the object does not exist, unless the
-// bucket's answer was lost.
-func (v *Volume) storeArchive(ctx context.Context, sb Runner, dir string, m *manifest) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	tarOut, tarIn := io.Pipe()
-	zstOut, zstIn := io.Pipe()
-	var g errgroup.Group
-	g.Go(func() error {
-		err := sb.Run(ctx, nil, tarIn, "sh", "-c", syncScript, "sh", dir)
-		_ = tarIn.CloseWithError(err) // never fails
-		return err
-	})
-	g.Go(func() error {
-		err := v.compress(zstIn, tarOut, m)
-		// Neither end may go on waiting for this one.
-		_ = tarOut.CloseWithError(errStopped)
-		if err != nil {
-			cancel(err)
-		}
-		_ = zstIn.CloseWithError(err)
-		return err
-	})
-	sum := &summed{r: zstOut, hash: sha256.New()}
-	err := v.bucket.Put(ctx, v.archiveKey(m.ID), sum, &PutOptions{IfAbsent: true})
-	if err != nil {
-		cancel(err)
-	}
-	_ = zstOut.CloseWithError(errStopped)
-	if stageErr := g.Wait(); err == nil {
-		// A stage's error reaches Put through the pipes, so this is none, unless
-		// the bucket stored a broken stream.
-		err = stageErr
-	}
-	if err != nil {
-		return fmt.Errorf("store archive: %w", rootCause(ctx, err))
-	}
-	m.Archive.Size, m.Archive.SHA256 = sum.n, hex.EncodeToString(sum.hash.Sum(nil))
-	return nil
-}
-
-// errStopped is what a stage of a pipeline sees when the one after it gave up.
-var errStopped = errors.New("stopped reading")
-
-// rootCause adds the error that made the pipeline stop, when err only tells of a
-// cancelled context.
-func rootCause(ctx context.Context, err error) error {
-	cause := context.Cause(ctx)
-	if cause == nil || errors.Is(err, cause) {
-		return err
-	}
-	return fmt.Errorf("%w (%w)", cause, err)
-}
-
-// summed counts and hashes what is read through it.
-type summed struct {
-	r    io.Reader
-	hash hash.Hash
-	n    int64
-}
-
-func (s *summed) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.n += int64(n)
-	s.hash.Write(p[:n])
-	return n, err
-}
-
-// compress turns the output of syncScript into an archive.
-func (v *Volume) compress(w io.Writer, tarOut io.Reader, m *manifest) error {
-	buffered := bufio.NewWriterSize(w, streamBuffer)
-	level := max(v.opts.Compression, 1)
-	zw, err := zstd.NewWriter(struct{ io.Writer }{buffered}, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)))
-	if err != nil {
-		return err
-	}
-	in := bufio.NewReaderSize(tarOut, streamBuffer)
-	filter := newTarFilter(in, struct{ io.Writer }{zw})
-	copyErr := filter.copy()
-	changed, err := tarStatus(in, copyErr)
-	if err != nil {
-		_ = zw.Close() // ends its goroutines; what it writes is thrown away
-		return err
-	}
-	if err := zw.Close(); err != nil {
-		return err
-	}
-	m.Files, m.Size, m.Archive.TarSize, m.Changed = filter.files, filter.size, filter.written, changed
-	return buffered.Flush()
-}
-
-// tarStatus reads what follows the archive in the output of syncScript. copyErr is
-// how reading the archive ended: where the script has something to say, that
-// explains it better.
-func tarStatus(r io.Reader, copyErr error) (changed []string, err error) {
-	words := &tail{max: 32 << 10}
-	if _, err := io.Copy(words, r); err != nil {
-		return nil, err
-	}
-	_, text, ok := strings.Cut(words.String(), statusMark)
-	if !ok {
-		if copyErr != nil {
-			return nil, copyErr
-		}
-		return nil, fmt.Errorf("no word from tar after its archive: %w", io.ErrUnexpectedEOF)
-	}
-	text = strings.TrimSpace(text)
-	at := strings.LastIndexByte(text, '\n') + 1
-	said, status := strings.TrimSpace(text[:at]), text[at:]
+	var conflict *ConflictError
 	switch {
-	case status == "absent":
-		return nil, fs.ErrNotExist
-	case copyErr == nil && (status == "gnu 0" || status == "other 0"):
-		return nil, nil
-	case copyErr == nil && status == "gnu 1":
-		return changedFiles(said), nil
-	case status == "failed":
-		return nil, errors.New(clipTail(said))
-	case copyErr != nil && strings.HasSuffix(status, " 0"):
-		return nil, copyErr
+	case errors.As(err, &conflict):
+		return conflict.Kept, err
+	case err != nil:
+		return nil, err
 	}
-	return nil, fmt.Errorf("tar (%s): %s", status, clipTail(said))
+	s.meter.end()
+	return r.version(), nil
 }
 
-func clipTail(s string) string {
-	const most = 1000
-	if len(s) <= most {
-		return s
-	}
-	return "…" + s[len(s)-most:]
+// look lists the directory, and reads the newest version at the same time.
+func (s *syncing) look(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		s.first, err = s.at.list(ctx)
+		s.have = s.first
+		return err
+	})
+	g.Go(func() (err error) {
+		if s.line, err = s.v.look(ctx); err != nil || s.line.head == nil {
+			return err
+		}
+		if parent := s.v.opts.Parent; parent != "" && parent != s.line.head.ID && !s.v.opts.KeepConflict {
+			return &ConflictError{Head: s.line.head.ID}
+		}
+		s.known, err = s.v.load(ctx, s.line.head)
+		return err
+	})
+	return g.Wait()
 }
 
-// What GNU tar 1.34 says when it exits with 1, "some files differ".
-var changedLine = regexp.MustCompile(`^[^:]*tar: (.*): ([Ff]ile changed as we read it|[Ff]ile removed before we read it|[Ff]ile shrank by [0-9]+ bytes?; padding with zeros)$`)
+// readAll reads what has to be read, and reads again what did not hold still.
+func (s *syncing) readAll(ctx context.Context) error {
+	for round := range rounds {
+		want, bytes := s.wanted()
+		if len(want) == 0 {
+			return nil
+		}
+		if s.in == nil {
+			if err := s.open(ctx, bytes); err != nil {
+				return err
+			}
+		}
+		s.meter.begin(PhaseRead, int64(len(want)), bytes)
+		steady, err := s.at.read(ctx, want, s.in)
+		if err != nil {
+			return err
+		}
+		for _, f := range want {
+			if f.read != nil {
+				s.taken[f.Path] = f
+			}
+		}
+		if steady {
+			return nil
+		}
+		if round == rounds-1 {
+			break
+		}
+		if s.have, err = s.at.list(ctx); err != nil {
+			return err
+		}
+	}
+	return s.settle(ctx)
+}
 
-// changedFiles picks the names out of tar's messages.
-func changedFiles(said string) []string {
-	names := []string{}
-	for line := range strings.SplitSeq(said, "\n") {
-		match := changedLine.FindStringSubmatch(line)
-		if match == nil {
+// wanted lists what cannot be taken over from the newest version, nor from what was
+// read already.
+func (s *syncing) wanted() (want []*found, bytes int64) {
+	i := 0
+	for _, f := range s.have.entries {
+		if f.Kind != tree.File && (f.Kind != tree.Symlink || f.Link != "") {
 			continue
 		}
-		if name := strings.TrimPrefix(match[1], "./"); len(names) < maxChanged && len(name) <= 4<<10 {
-			names = append(names, name)
+		if t := s.taken[f.Path]; t != nil && t.sameState(f) {
+			f.read = t.read
+			continue
+		}
+		if s.known != nil && !s.v.opts.Paranoid {
+			for i < len(s.known.tree.Entries) && tree.ComparePaths(s.known.tree.Entries[i].Path, f.Path) < 0 {
+				i++
+			}
+			if i < len(s.known.tree.Entries) {
+				if e := &s.known.tree.Entries[i]; e.Path == f.Path && s.known.unchanged(e, f, s.have) {
+					f.old = e
+					continue
+				}
+			}
+		}
+		want = append(want, f)
+		bytes += f.Size
+	}
+	return want, bytes
+}
+
+// sameState reports whether nothing can have been written to f since it was
+// listed as g.
+func (f *found) sameState(g *found) bool {
+	return f.Kind == g.Kind && f.Size == g.Size && f.Mtime == g.Mtime && f.ctime == g.ctime && f.ino == g.ino
+}
+
+// settle gives up on what will not hold still: it takes what was read last.
+func (s *syncing) settle(ctx context.Context) (err error) {
+	before := s.have
+	if s.have, err = s.at.list(ctx); err != nil {
+		return err
+	}
+	want, _ := s.wanted()
+	for _, f := range want {
+		t := s.taken[f.Path]
+		if was := before.find(f.Path); t == nil && (was == nil || !was.sameState(f)) {
+			if was != nil && len(s.moved) < maxNames {
+				s.moved = append(s.moved, f.Path)
+			}
+			continue // it was made anew after the last reading; tree leaves it out
+		}
+		if t == nil {
+			if f.Kind == tree.File && s.in.said != "" {
+				return fmt.Errorf("cannot read %q: %s", clip(f.Path), s.in.said)
+			}
+			return fmt.Errorf("cannot read %q, which is there in each listing", clip(f.Path))
+		}
+		if f.read = t.read; len(s.moved) < maxNames {
+			s.moved = append(s.moved, f.Path)
 		}
 	}
-	if len(names) == 0 { // a message unknown here still means that something did
-		names = append(names, ".")
+	return nil
+}
+
+// open starts the intake. Contents of the newest version are known to it, and where
+// much is to be read those of a few versions before, too.
+func (s *syncing) open(ctx context.Context, bytes int64) error {
+	s.in = s.v.newIntake(ctx, s.meter, s.nonce)
+	if s.known == nil {
+		return nil
+	}
+	if bytes >= worthLooking {
+		for _, t := range s.v.olderTrees(ctx, s.line.head) {
+			s.in.blobs.add(t)
+		}
+	}
+	s.in.blobs.add(s.known.tree)
+	return nil
+}
+
+// Older versions are looked at for contents to share when so many bytes are to be
+// read, and so many of them.
+const (
+	worthLooking = 4 << 20
+	olderLooks   = 8
+	olderMost    = 3
+)
+
+// olderTrees gives the listings that a few versions before head build on, besides
+// head's own. What cannot be read of them is left out: it only saves room.
+func (v *Volume) olderTrees(ctx context.Context, head *record) (all []*tree.Tree) {
+	seen := map[string]bool{head.Tree.Name: true}
+	looked := 0
+	for r, err := range v.records(ctx, headBytes) {
+		if looked++; looked > olderLooks || len(all) == olderMost {
+			break
+		}
+		if err != nil || seen[r.Tree.Name] {
+			continue
+		}
+		seen[r.Tree.Name] = true
+		if t, err := v.loadTree(ctx, r.Tree); err == nil {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// record makes the record of the new version, and stores its listing where that is
+// new.
+func (s *syncing) record(ctx context.Context, started time.Time) (*record, error) {
+	next := s.tree()
+	if err := next.Check(); err != nil {
+		return nil, fmt.Errorf("the directory changed too much while it was read: %w", err)
+	}
+	r := &record{
+		Time: s.after(started), Author: s.v.opts.Author, Note: s.v.opts.Note,
+		Changed: valid(s.moved), Skips: int64(len(s.have.special)),
+		Origin: s.first.origin, Listed: tarstream.FormatTime(s.first.now),
+	}
+	for _, f := range s.have.special[:min(len(s.have.special), maxNames)] {
+		r.Skipped = append(r.Skipped, f.Path)
+	}
+	r.Skipped = valid(r.Skipped)
+	if s.line.head != nil {
+		r.Parent = s.line.head.ID
+	}
+	if s.v.opts.Parent != "" {
+		r.Parent = s.v.opts.Parent
+	}
+	count(r, next)
+	if s.in != nil {
+		r.Added = s.in.added.Load()
+	}
+	if s.known != nil && s.delta(r, next) {
+		return r, nil
+	}
+	data, st := s.v.packListing(next)
+	name, err := s.v.putNamed(ctx, s.v.treeKey, data, s.nonce)
+	st.Name = name
+	r.Tree, r.Delta, r.delta = st, nil, nil
+	r.Added += st.Size
+	return r, err
+}
+
+// after gives the version a time that comes after its parent's.
+func (s *syncing) after(t time.Time) time.Time {
+	t = t.UTC().Round(0)
+	if s.line.head != nil && !t.After(s.line.head.Time) {
+		t = s.line.head.Time.Add(1)
+	}
+	return t
+}
+
+// A delta takes the place of a whole listing while it has at most so many entries
+// per entry of that, and bytes per byte.
+const (
+	deltaEntries = 4
+	deltaBytes   = 4
+	deltaAlways  = 16 << 10 // bytes
+)
+
+// delta makes r say what next has beyond the listing that its parent builds on, if
+// that is worth it.
+func (s *syncing) delta(r *record, next *tree.Tree) bool {
+	d := tree.Delta(s.known.base, next)
+	n := len(d.Entries) + len(d.Removed)
+	if n > 64 && n > len(next.Entries)/deltaEntries {
+		return false
+	}
+	r.Tree = s.line.head.Tree
+	if n == 0 {
+		return true
+	}
+	data, st := s.v.packListing(d)
+	if st.Size > deltaAlways && st.Size > r.Tree.Size/deltaBytes {
+		return false
+	}
+	r.Delta, r.delta = st, data
+	r.Added += st.Size
+	return true
+}
+
+// tree is the listing of the new version.
+func (s *syncing) tree() *tree.Tree {
+	t := &tree.Tree{Entries: make([]tree.Entry, 0, len(s.have.entries))}
+	gone := map[string]bool{}
+	for _, f := range s.have.entries {
+		e := f.Entry
+		switch {
+		case f.read != nil && e.Kind == tree.Symlink:
+			e.Link = f.read.link
+		case f.read != nil:
+			e.Size, e.Chunks = f.read.size, f.read.chunks()
+		case f.old != nil:
+			e.Chunks, e.Mtime = f.old.Chunks, f.old.Mtime
+			if e.Kind == tree.Symlink && e.Link == "" {
+				e.Link = f.old.Link
+			}
+		case e.Kind == tree.File || e.Kind == tree.Symlink && e.Link == "":
+			gone[e.Path] = true // it vanished while others were read
+			continue
+		case e.Kind == tree.Hardlink && gone[e.Link]:
+			continue
+		}
+		t.Entries = append(t.Entries, e)
+	}
+	return t
+}
+
+func count(r *record, t *tree.Tree) {
+	for i := range t.Entries {
+		switch e := &t.Entries[i]; e.Kind {
+		case tree.File:
+			r.Files++
+			r.Size += e.Size
+		case tree.Hardlink:
+			r.Files++
+		case tree.Dir:
+			if e.Path != "" {
+				r.Dirs++
+			}
+		case tree.Symlink:
+			r.Links++
+		}
+	}
+	for _, f := range t.Frames() {
+		r.Stored += int64(f.Stored)
+	}
+}
+
+// valid makes names fit for JSON.
+func valid(names []string) []string {
+	for i, name := range names {
+		names[i] = strings.ToValidUTF8(clip(name), "\ufffd")
 	}
 	return names
 }

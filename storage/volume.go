@@ -1,16 +1,11 @@
 package storage
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
-	"slices"
 	"strings"
-	"time"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/vivarium-go/vivarium/storage/internal/ignore"
 )
 
 // Options change how a Volume works. The zero value, like nil, means the defaults
@@ -18,8 +13,44 @@ import (
 type Options struct {
 	// Compression is a zstd level as the zstd program counts them, 1 (fast) to
 	// 22 (small); levels are rounded to the four that the compressor has. Zero
-	// means 1. It concerns new versions only.
+	// means 1. It concerns new contents only.
 	Compression int
+	// Exclude are patterns in the syntax of a .gitignore file at the top of the
+	// directory. What they match is no part of the volume: Sync does not
+	// store it, and Restore neither makes nor deletes it. Nil means DefaultExclude;
+	// to exclude nothing give an empty list that is not nil.
+	Exclude []string
+	// Owners keeps the numbers of owner and group through a Restore, which then has
+	// to run as root. Otherwise files belong to the user that restores them.
+	Owners bool
+	// Paranoid reads every file at each Sync, and at each Restore writes every
+	// file anew. Otherwise a file counts as unchanged when its size and its
+	// modification time are what they were, to the nanosecond where the sandbox
+	// can tell, and, for a Sync of the same directory on the same machine as the
+	// one before, the kernel has recorded no change of it since then (ctime).
+	Paranoid bool
+	// Author and Note are kept with each version that is made. They are for
+	// people; a note may have up to 64 KiB.
+	Author, Note string
+	// Parent is the ID of the version that the directory came from. When another
+	// has become the newest since, Sync fails with ErrConflict. Empty means the one
+	// that is the newest when Sync begins.
+	Parent string
+	// KeepConflict makes a Sync that ends with ErrConflict keep its version all the
+	// same, beside the others: it is listed, with Version.Conflict set, and can be
+	// restored, but it does not become the newest.
+	KeepConflict bool
+	// Memory bounds the bytes of contents that one call has in memory at a
+	// time. The listing comes on top: about 300 bytes for each file and the length
+	// of its name. Zero means 64 MiB; less than 16 MiB is refused.
+	Memory int64
+	// MaxFiles bounds how many entries a directory may have, so that what runs in
+	// a sandbox cannot make this process run out of memory. Zero means 5,000,000.
+	MaxFiles int
+	// Progress, if it is not nil, is called as a Sync or a Restore goes on: at the
+	// beginning of each phase and at its end, and in between about ten times a
+	// second. It is called by one goroutine at a time and should return quickly.
+	Progress func(Progress)
 }
 
 // Volume is a named series of versions in a bucket. It holds no state and no
@@ -27,30 +58,83 @@ type Options struct {
 // number of processes, and is safe for concurrent use.
 //
 // Init and Restore must not run while another Init, Restore or Sync works on the
-// same directory of the same sandbox. Nothing else needs to be kept apart: any
-// number of Syncs, from any machines, become as many versions.
+// same directory of the same sandbox. Nothing else needs to be kept apart: of
+// several Syncs at once, from any machines, one makes the next version and the
+// others fail with ErrConflict.
 //
 // Errors name the volume and the operation. Those of the bucket and of the runner
 // can be reached with errors.Is and errors.As.
 type Volume struct {
-	bucket Bucket
-	name   string
-	opts   Options
-	err    error // a bad name; every method returns it
+	bucket  Bucket
+	name    string
+	opts    Options
+	exclude *ignore.Matcher
+	err     error // a bad name or option; every method returns it
+}
+
+// Defaults and bounds of Options.
+const (
+	defaultMemory   = 64 << 20
+	leastMemory     = 16 << 20
+	defaultMaxFiles = 5_000_000
+	maxNote         = 64 << 10
+)
+
+// DefaultExclude is what Options.Exclude excludes unless it is set: what file
+// systems and desktops leave behind, and caches that their programs make anew.
+// Callers may read it, not change it.
+var DefaultExclude = []string{
+	"/lost+found/", ".nfs*", ".fuse_hidden*", ".DS_Store",
+	"__pycache__/", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", "node_modules/.cache/",
 }
 
 // NewVolume gives the volume called name in bucket. It does not go to the bucket:
 // a volume that nothing was synced to has no versions. With a name that
-// [CheckName] refuses, every method returns CheckName's error. opts may be nil.
+// [CheckName] refuses, or an option out of its bounds, every method returns an error
+// that matches fs.ErrInvalid. opts may be nil.
 func NewVolume(bucket Bucket, name string, opts *Options) *Volume {
 	v := &Volume{bucket: bucket, name: name, err: CheckName(name)}
 	if opts != nil {
 		v.opts = *opts
 	}
-	if v.err == nil && (v.opts.Compression < 0 || v.opts.Compression > 22) {
-		v.err = fmt.Errorf("storage: volume %s: compression level %d is not from 1 to 22: %w", name, v.opts.Compression, fs.ErrInvalid)
+	if v.opts.Memory == 0 {
+		v.opts.Memory = defaultMemory
+	}
+	if v.opts.MaxFiles == 0 {
+		v.opts.MaxFiles = defaultMaxFiles
+	}
+	if v.opts.Exclude == nil {
+		v.opts.Exclude = DefaultExclude
+	}
+	matcher, err := ignore.New(v.opts.Exclude)
+	v.exclude = matcher
+	if v.err != nil {
+		return v
+	}
+	if err == nil {
+		err = v.opts.check()
+	}
+	if err != nil {
+		v.err = fmt.Errorf("storage: volume %s: %w: %w", name, err, fs.ErrInvalid)
 	}
 	return v
+}
+
+func (o *Options) check() error {
+	_, _, id := parseID(o.Parent)
+	switch {
+	case o.Compression < 0 || o.Compression > 22:
+		return fmt.Errorf("compression level %d is not from 1 to 22", o.Compression)
+	case o.Memory < leastMemory:
+		return fmt.Errorf("%d bytes of memory are less than the %d that are needed", o.Memory, leastMemory)
+	case o.MaxFiles < 0:
+		return fmt.Errorf("MaxFiles is negative")
+	case len(o.Author)+len(o.Note) > maxNote:
+		return fmt.Errorf("author and note have more than %d bytes", maxNote)
+	case o.Parent != "" && !id:
+		return fmt.Errorf("parent %q is no id of a version", clip(o.Parent))
+	}
+	return nil
 }
 
 // Name returns the volume's name.
@@ -104,145 +188,15 @@ func alphanumeric(r rune) bool {
 
 // No segment of a volume's name starts with "_", so the keys of "a" are never
 // those of "a/b".
-const (
-	manifestSuffix = ".json"
-	archiveSuffix  = ".tar.zst"
-)
+func (v *Volume) slotPrefix() string { return v.name + "/_versions/" }
 
-func (v *Volume) manifestPrefix() string { return v.name + "/_versions/" }
+func (v *Volume) slotKey(slot uint64) string { return fmt.Sprintf("%s%010d", v.slotPrefix(), slot) }
 
-func (v *Volume) manifestKey(id string) string { return v.manifestPrefix() + id + manifestSuffix }
+func (v *Volume) packKey(name string) string { return v.name + "/_packs/" + name }
 
-func (v *Volume) archiveKey(id string) string { return v.name + "/_archives/" + id + archiveSuffix }
+func (v *Volume) treeKey(name string) string { return v.name + "/_trees/" + name }
 
 // fail wraps an error once, with what was being done.
 func (v *Volume) fail(op string, err error) error {
 	return fmt.Errorf("storage: %s volume %s: %w", op, v.name, err)
-}
-
-// ids lists the ids of the volume's versions, oldest first. Objects that are not
-// named like a manifest are not versions.
-func (v *Volume) ids(ctx context.Context) (ids []string, err error) {
-	prefix := v.manifestPrefix()
-	for object, err := range v.bucket.List(ctx, prefix) {
-		if err != nil {
-			return nil, err
-		}
-		id, ok := strings.CutSuffix(strings.TrimPrefix(object.Key, prefix), manifestSuffix)
-		if !ok {
-			continue
-		}
-		if _, ok := idTime(id); ok {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
-}
-
-// newest gives the id of the newest version, or "".
-func (v *Volume) newest(ctx context.Context) (string, error) {
-	ids, err := v.ids(ctx)
-	if err != nil || len(ids) == 0 {
-		return "", err
-	}
-	return ids[len(ids)-1], nil
-}
-
-// nextID gives an id for now that sorts after every version there is, even when
-// another machine's clock ran ahead of this one.
-func (v *Volume) nextID(ctx context.Context) (string, time.Time, error) {
-	now := time.Now().UTC().Round(0)
-	last, err := v.newest(ctx)
-	if err != nil {
-		return "", now, err
-	}
-	if t, ok := idTime(last); ok && !now.After(t) {
-		now = t.Add(1)
-	}
-	return newID(now), now, nil
-}
-
-// manifest reads the manifest of a version; an unknown id matches fs.ErrNotExist.
-func (v *Volume) manifest(ctx context.Context, id string) (*manifest, error) {
-	if _, ok := idTime(id); !ok {
-		return nil, fmt.Errorf("version %q: %w", clip(id), fs.ErrNotExist)
-	}
-	m, err := v.readManifest(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("version %s: %w", id, err)
-	}
-	return m, nil
-}
-
-func (v *Volume) readManifest(ctx context.Context, id string) (*manifest, error) {
-	r, err := v.bucket.Get(ctx, v.manifestKey(id), 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	data, err := readBounded(r, maxManifest)
-	if err = errors.Join(err, r.Close()); err != nil {
-		return nil, err
-	}
-	return parseManifest(data, id)
-}
-
-// manifestsAtOnce is how many manifests are fetched at a time by Versions.
-const manifestsAtOnce = 16
-
-// Versions gives the volume's versions, newest first; a volume that was never
-// synced has none. Manifests are fetched as the sequence is read, a few ahead. A
-// version whose manifest cannot be read is given as an error in its place, and
-// the sequence can go on after it; after an error of listing it ends. Each range
-// over it asks the bucket again.
-func (v *Volume) Versions(ctx context.Context) iter.Seq2[*Version, error] {
-	return func(yield func(*Version, error) bool) {
-		ids, err := v.listed(ctx)
-		if err != nil {
-			yield(nil, v.fail("list versions of", err))
-			return
-		}
-		slices.Reverse(ids)
-		for chunk := range slices.Chunk(ids, manifestsAtOnce) {
-			for _, got := range v.fetch(ctx, chunk) {
-				switch {
-				case errors.Is(got.err, fs.ErrNotExist): // removed since it was listed
-				case got.err != nil:
-					if !yield(nil, v.fail("list versions of", got.err)) {
-						return
-					}
-				case !yield(got.m.version(), nil):
-					return
-				}
-			}
-			if ctx.Err() != nil {
-				return
-			}
-		}
-	}
-}
-
-func (v *Volume) listed(ctx context.Context) ([]string, error) {
-	if v.err != nil {
-		return nil, v.err
-	}
-	return v.ids(ctx)
-}
-
-type fetched struct {
-	m   *manifest
-	err error
-}
-
-// fetch reads several manifests at once.
-func (v *Volume) fetch(ctx context.Context, ids []string) []fetched {
-	out := make([]fetched, len(ids))
-	var g errgroup.Group
-	for i, id := range ids {
-		g.Go(func() error {
-			out[i].m, out[i].err = v.manifest(ctx, id)
-			return nil
-		})
-	}
-	_ = g.Wait() // each result carries its own error
-	return out
 }

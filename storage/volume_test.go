@@ -117,12 +117,12 @@ func TestSyncIsWholeOrAbsent(t *testing.T) {
 	}
 }
 
-func TestLostAnswerOfTheManifestIsFound(t *testing.T) {
+func TestLostAnswerOfTheRecordIsFound(t *testing.T) {
 	requireGNUTar(t)
 	dir := workdir(t)
 	write(t, dir, map[string]string{"file": "x"})
 	faulty := &storagetest.Faulty{Bucket: new(storagetest.Memory), Plan: func(c storagetest.Call) storagetest.Fault {
-		if c.Op == storagetest.OpPut && strings.HasSuffix(c.Key, ".json") {
+		if c.Op == storagetest.OpPut && strings.Contains(c.Key, "/_versions/") {
 			return storagetest.LoseAnswer
 		}
 		return storagetest.None
@@ -130,13 +130,13 @@ func TestLostAnswerOfTheManifestIsFound(t *testing.T) {
 	mustSync(t, storage.NewVolume(faulty, "acme", nil), dir)
 }
 
-func TestFailedSyncLeavesNoArchive(t *testing.T) {
+func TestFailedSyncLeavesNoVersion(t *testing.T) {
 	requireGNUTar(t)
 	dir := workdir(t)
 	write(t, dir, map[string]string{"file": "x"})
 	memory := new(storagetest.Memory)
 	for name, before := range map[string]string{
-		"tar fails":       `PATH=$(mktemp -d):$PATH; trap 'rm -r "${PATH%%:*}"' EXIT; printf '#!/bin/sh\ncase $1 in --version) echo GNU tar;; *) echo no >&2; exit 2;; esac' >"${PATH%%:*}/tar"; chmod +x "${PATH%%:*}/tar"; "$@"; exit`,
+		"tar fails":       `[ "$4" = plain ] || [ "$5" = plain ] || [ "$6" = plain ] || exec "$@"; PATH=$(mktemp -d):$PATH; trap 'rm -r "${PATH%%:*}"' EXIT; printf '#!/bin/sh\ncase $1 in --version) echo GNU tar;; *) echo no >&2; exit 2;; esac' >"${PATH%%:*}/tar"; chmod +x "${PATH%%:*}/tar"; "$@"; exit`,
 		"command fails":   `exit 7`,
 		"output is noise": `head -c 5000 /dev/urandom; exit 0`,
 		"output is cut":   `tar -c /etc/hostname 2>/dev/null | head -c 700; exit 0`,
@@ -144,52 +144,62 @@ func TestFailedSyncLeavesNoArchive(t *testing.T) {
 		if v, err := storage.NewVolume(memory, "acme", nil).Sync(t.Context(), host{before: before}, dir); err == nil {
 			t.Errorf("%s: Sync made %+v", name, v)
 		}
-		for object := range memory.List(t.Context(), "") {
+		for object := range memory.List(t.Context(), "acme/_versions/") {
 			t.Errorf("%s: %s was left behind", name, object.Key)
 		}
 	}
 }
 
-// tarThatSays is a shell prelude that puts before tar one that runs it and then
-// complains and exits as GNU tar does.
-func tarThatSays(t *testing.T, words string, status int) string {
-	t.Helper()
+// A file that changes each time it is read is named, and what was read of it last
+// is kept; one that holds still at the second reading is not.
+func TestFilesThatChangeAreNamed(t *testing.T) {
+	requireGNUTar(t)
+	for name, test := range map[string]struct {
+		after string // runs after each tar
+		want  string
+	}{
+		"always": {`echo more >>"$DIR/log"`, "log"},
+		"once":   {`[ -e "$DIR/../once" ] || echo more >>"$DIR/log"; : >"$DIR/../once"`, ""},
+		"gone":   {`rm -f "$DIR/log"`, ""},
+		"others": {`n=$(ls "$DIR" | wc -l); echo x >"$DIR/new$n"`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, bin := workdir(t), t.TempDir()
+			write(t, dir, map[string]string{"log": "x", "still": "y"})
+			script := fmt.Sprintf("#!/bin/sh\nPATH=${PATH#*:}\nDIR=%s\ntar \"$@\"\ncase $1 in -c) %s; exit 1;; esac\n", dir, test.after)
+			if err := os.WriteFile(filepath.Join(bin, "tar"), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			v := storage.NewVolume(new(storagetest.Memory), "acme", nil)
+			version, err := v.Sync(t.Context(), host{before: "PATH=" + bin + ":$PATH"}, dir)
+			if err != nil || strings.Join(version.Changed, "|") != test.want {
+				t.Fatalf("%+v, %v", version, err)
+			}
+			if err := v.Restore(t.Context(), host{}, dir, version.ID); err != nil {
+				t.Fatal(err)
+			}
+			if got := content(t, dir); !strings.Contains(got, "still=y;") {
+				t.Errorf("the directory holds %q", got)
+			}
+		})
+	}
+}
+
+// What is there and cannot be read fails a Sync, with tar's own words.
+func TestUnreadableFile(t *testing.T) {
+	requireGNUTar(t)
+	dir := workdir(t)
+	write(t, dir, map[string]string{"secret": "x", "other": "y"})
 	bin := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\nPATH=${PATH#*:}\ntar \"$@\"\ncase $1 in -c) printf '%%s\\n' '%s' >&2; exit %d;; esac\n", words, status)
+	script := "#!/bin/sh\nPATH=${PATH#*:}\n[ \"$1\" = -c ] || exec tar \"$@\"\n" +
+		"tr '\\0' '\\n' | grep -v secret | tr '\\n' '\\0' | tar \"$@\"\n" +
+		"echo 'tar: ./secret: Cannot open: Permission denied' >&2; exit 2\n"
 	if err := os.WriteFile(filepath.Join(bin, "tar"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return "PATH=" + bin + ":$PATH"
-}
-
-func TestFilesThatChangeAreNamed(t *testing.T) {
-	requireGNUTar(t)
-	dir := workdir(t)
-	write(t, dir, map[string]string{"log": "x"})
-	v := storage.NewVolume(new(storagetest.Memory), "acme", nil)
-	for words, want := range map[string]string{
-		"tar: ./log: file changed as we read it":                         "log",
-		"/bin/tar: ./a b: file changed as we read it":                    "a b",
-		"tar: ./log: File shrank by 10 bytes; padding with zeros":        "log",
-		"tar: ./gone: File removed before we read it":                    "gone",
-		"tar: .: file changed as we read it":                             ".",
-		"tar: something new":                                             ".",
-		"tar: ./x: y: file changed as we read it\ntar: warning of sorts": "x: y",
-	} {
-		sb := host{before: tarThatSays(t, words, 1)}
-		version, err := v.Sync(t.Context(), sb, dir)
-		if err != nil || strings.Join(version.Changed, "|") != want {
-			t.Errorf("%q: %+v, %v", words, version, err)
-		}
-	}
-	for version, err := range v.Versions(t.Context()) {
-		if err != nil || len(version.Changed) != 1 {
-			t.Errorf("listed %+v, %v", version, err)
-		}
-	}
-	_, err := v.Sync(t.Context(), host{before: tarThatSays(t, "tar: ./secret: Cannot open: Permission denied", 2)}, dir)
+	_, err := storage.NewVolume(new(storagetest.Memory), "acme", nil).Sync(t.Context(), host{before: "PATH=" + bin + ":$PATH"}, dir)
 	if err == nil || !strings.Contains(err.Error(), "./secret: Cannot open") {
-		t.Errorf("tar that exits with 2: %v", err)
+		t.Errorf("Sync: %v", err)
 	}
 }
 
@@ -237,32 +247,35 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestSwapThatFails makes mv fail in one half of the exchange.
-func TestSwapThatFails(t *testing.T) {
+// TestExchangeThatFails makes mv fail while files are exchanged, once or for good.
+func TestExchangeThatFails(t *testing.T) {
 	requireGNUTar(t)
-	for half, name := range []string{"one", "two"} {
+	for _, once := range []bool{true, false} {
 		dir, bin := workdir(t), t.TempDir()
 		v := storage.NewVolume(new(storagetest.Memory), "acme", nil)
 		write(t, dir, map[string]string{"one": "new", "two": "new"})
 		id := mustSync(t, v, dir).ID
 		write(t, dir, map[string]string{"one": "old", "three": "old"})
-		// It moves one entry and then fails, once, in the half asked for.
 		script := fmt.Sprintf(`#!/bin/sh
 PATH=${PATH#*:}
-n=$(cat %[1]s/n 2>/dev/null || echo 0); echo $((n+1)) >%[1]s/n
-if [ "$n" = %[2]d ]; then for to do :; done; mv "$1" "$to"; echo "mv is broken" >&2; exit 1; fi
-exec mv "$@"
-`, bin, half)
+[ ! -e %[1]s/once ] || exec mv "$@"
+%[2]v && : >%[1]s/once
+for to do :; done; shift; mv "$1" "$to"; echo "mv is broken" >&2; exit 1
+`, bin, once)
 		if err := os.WriteFile(filepath.Join(bin, "mv"), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		err := v.Restore(t.Context(), host{before: "PATH=" + bin + ":$PATH"}, dir, id)
-		if err == nil || !strings.Contains(err.Error(), "mv is broken") {
-			t.Fatalf("%s: Restore: %v", name, err)
+		if (err == nil) != once || err != nil && !strings.Contains(err.Error(), "mv is broken") {
+			t.Fatalf("once %v: Restore: %v", once, err)
 		}
-		want := []string{"one=old;three=old;", "one=new;two=new;"}[half]
-		if got := content(t, dir); got != want {
-			t.Fatalf("half %d: the directory holds %q; want %q", half, got, want)
+		if !once { // what comes next finishes it
+			if err := v.Init(t.Context(), host{}, dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := content(t, dir); got != "one=new;two=new;" {
+			t.Fatalf("once %v: the directory holds %q", once, got)
 		}
 	}
 }
@@ -290,8 +303,12 @@ func TestVersionsReportsWhatItCannotRead(t *testing.T) {
 	v := storage.NewVolume(memory, "acme", nil)
 	write(t, dir, map[string]string{"file": "x"})
 	first, second := mustSync(t, v, dir), mustSync(t, v, dir)
-	for data, want := range map[string]error{`{"format":2}`: errors.ErrUnsupported, `{`: nil, strings.Repeat(" ", 2<<20): nil} {
-		key := "acme/_versions/" + second.ID + ".json"
+	for data, want := range map[string]error{
+		"vivarium-volume 3 new\n{}\n": errors.ErrUnsupported, `{"format":1}` + "\n": errors.ErrUnsupported,
+		"vivarium-volume 2 0000\n{}\n": storage.ErrCorrupt, `{`: storage.ErrCorrupt, strings.Repeat(" ", 2<<20): storage.ErrCorrupt,
+	} {
+		key := "acme/_versions/0000000002"
+		_ = second
 		if err := memory.Put(t.Context(), key, strings.NewReader(data), nil); err != nil {
 			t.Fatal(err)
 		}

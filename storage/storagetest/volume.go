@@ -33,19 +33,26 @@ func ExerciseVolume(t *testing.T, open func(t *testing.T) (sb storage.Runner, di
 		{"RestoreOfEmptyVersion", restoreEmpty},
 		{"RestoreOverReadOnlyDirectories", restoreReadOnly},
 		{"RestoreOfUnknownVersionIsNotExist", restoreUnknown},
-		{"RestoreOfDamagedArchiveKeepsFiles", restoreDamaged},
+		{"RestoreOfDamageKeepsFiles", restoreDamaged},
 		{"RestoreOfCutStreamKeepsFiles", restoreCut},
 		{"RestoreCancelledKeepsFiles", restoreCancelled},
 		{"RestoreFollowsNoLink", restoreFollowsNoLink},
-		{"BrokenOffUnpackingIsRemoved", brokenUnpacking},
-		{"BrokenOffSwapIsUndone", brokenFirstHalf},
-		{"BrokenOffSwapIsFinished", brokenSecondHalf},
+		{"RestoreLeavesWhatIsEqual", restoreInPlace},
+		{"RestoreOfManyDirectories", restoreManyDirs},
+		{"RestoreOfOtherKinds", restoreOtherKinds},
+		{"RestoreOfHardLinks", restoreHardLinks},
+		{"ExcludedFilesAreLeftAlone", excluded},
+		{"BrokenOffRestoreIsRemoved", brokenStage},
+		{"BrokenOffRestoreIsFinished", brokenExchange},
 		{"InitRestoresTheNewest", initNewest},
 		{"SyncOfAbsentDirectoryIsNotExist", syncAbsent},
 		{"SyncRefusesALinkAsDirectory", syncLink},
 		{"SyncStripsSetuid", syncStripsSetuid},
 		{"SyncKeepsSparseFilesWhole", syncSparse},
-		{"SyncsAtOnceBecomeVersions", syncsAtOnce},
+		{"SyncSkipsWhatIsNoFile", syncSkips},
+		{"SyncReadsOnlyWhatChanged", syncReadsLittle},
+		{"SyncFindsEditsThatHide", syncHiddenEdits},
+		{"SyncsAtOnceMakeOneLine", syncsAtOnce},
 		{"VersionsAreNewestFirst", versionsOrder},
 		{"DirectoryMustBeAbsolute", dirMustBeAbsolute},
 	}
@@ -142,7 +149,6 @@ n=name-of-fifty-characters-so-that-three-pass-the-100.
 mkdir -p "$n/$n"; printf twelve >"$n/$n/$n"; ln -s "$n/$n/$n" "$n/link"; ln "$n/$n/$n" "$n/$n/hard"
 ln -s src/main.go link; ln -s /etc/passwd absolute; ln -s ../../.. up; ln -s nowhere dangling; ln -s src linkdir
 ln src/main.go hard
-mkfifo fifo
 printf x >mode-000-x; chmod 0100 mode-000-x; chmod 0400 .hidden; chmod 0755 src/main.go; chmod 1777 empty; chmod 0700 ..odd
 if [ "$(id -u)" != 0 ]; then chmod 0500 mode-000-x; fi
 printf y >locked/file; chmod 0555 locked
@@ -167,7 +173,7 @@ func roundTrip(t *testing.T, b *box) {
 	before := b.state()
 	v := b.sync()
 	b.wantState(before)
-	if v.Files != 19 || v.Size < 300000 || v.Stored == 0 || len(v.Changed) != 0 {
+	if v.Files != 19 || v.Dirs != 10 || v.Links != 6 || v.Size < 300000 || v.Stored == 0 || v.Added < v.Stored || len(v.Changed) != 0 {
 		t.Errorf("version %+v", v)
 	}
 	b.fill("echo other >file; mkdir src; ln -s nowhere empty; echo x >src/extra")
@@ -247,7 +253,8 @@ func restoreUnknown(t *testing.T, b *box) {
 	b.wantState(before)
 }
 
-// broken gives the volume on a bucket that changes archives as they are read.
+// broken gives the volume on a bucket that changes packs and listings as they are
+// read.
 func (b *box) broken(change func(io.Reader) io.Reader) *storage.Volume {
 	return storage.NewVolume(&changing{Bucket: &b.bucket, change: change}, b.vol.Name(), nil)
 }
@@ -259,7 +266,7 @@ type changing struct {
 
 func (c *changing) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	r, err := c.Bucket.Get(ctx, key, offset, length)
-	if err == nil && strings.HasSuffix(key, ".tar.zst") {
+	if err == nil && (strings.Contains(key, "/_packs/") || strings.Contains(key, "/_trees/")) {
 		return cutStream{c.change(r), r}, nil
 	}
 	return r, err
@@ -279,29 +286,40 @@ func restoreDamaged(t *testing.T, b *box) {
 	for _, at := range []int{0, 3, 100, 5000, 100_000} {
 		vol := b.broken(func(r io.Reader) io.Reader {
 			data, err := io.ReadAll(r)
-			if err != nil || len(data) <= at {
-				t.Fatalf("archive of %d bytes, %v", len(data), err)
+			if err != nil {
+				t.Error(err)
 			}
-			data = bytes.Clone(data)
-			data[at] ^= 0x10
+			if data = bytes.Clone(data); at < len(data) {
+				data[at] ^= 0x10
+			}
 			return bytes.NewReader(data)
 		})
 		wantIs(t, "Restore", vol.Restore(t.Context(), b.sb, b.dir, id), storage.ErrCorrupt)
 		b.wantState(before)
 	}
 	for name, change := range map[string]func(io.Reader) io.Reader{
-		"empty":    func(io.Reader) io.Reader { return strings.NewReader("") },
-		"short":    func(r io.Reader) io.Reader { return io.LimitReader(r, 50_000) },
-		"extended": func(r io.Reader) io.Reader { return io.MultiReader(r, strings.NewReader("x")) },
+		"empty": func(io.Reader) io.Reader { return strings.NewReader("") },
+		"short": func(r io.Reader) io.Reader { return io.LimitReader(r, 50_000) },
 	} {
 		wantIs(t, name, b.broken(change).Restore(t.Context(), b.sb, b.dir, id), storage.ErrCorrupt)
 		b.wantState(before)
 	}
+	for _, key := range keys(t, &b.bucket, b.vol.Name()+"/_packs/") {
+		if err := b.bucket.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := b.vol.Restore(t.Context(), b.sb, b.dir, id)
+	wantIs(t, "missing", err, storage.ErrCorrupt)
+	if !strings.Contains(err.Error(), "/_packs/") {
+		t.Errorf("the error does not name the object: %v", err)
+	}
+	b.wantState(before)
 }
 
 func restoreCut(t *testing.T, b *box) {
 	id, before := b.twoVersions()
-	for _, after := range []int64{0, 10, 100_000, 1 << 40} {
+	for _, after := range []int64{0, 10, 100_000} {
 		faulty := &Faulty{CutAfter: after}
 		err := b.broken(faulty.cut).Restore(t.Context(), b.sb, b.dir, id)
 		wantIs(t, "Restore", err, ErrInjected)
@@ -341,13 +359,76 @@ ln -s ../outside .vivarium-restore-planted; mkdir .vivarium-restore-other; ln -s
 	}
 }
 
+func restoreInPlace(t *testing.T, b *box) {
+	b.fill("mkdir -p keep/deep change locked; echo a >keep/a; echo b >keep/deep/b; echo c >change/c; echo d >change/d; echo e >locked/e; ln -s a keep/link; chmod 0555 locked")
+	v, before := b.sync(), b.state()
+	inodes := func() string { return b.sh(`cd "$1"; stat -c '%n %i' keep/a keep/deep/b keep/link change/d`) }
+	was := inodes()
+	b.sh(`cd "$1"; echo new >change/c; echo x >change/extra; mkdir -p keep/more/and; echo y >keep/more/and/more; chmod 0700 keep/deep; chmod u+w locked; echo z >locked/z; chmod 0555 locked`)
+	b.restore(v.ID)
+	b.wantState(before)
+	if now := inodes(); now != was {
+		t.Errorf("equal files were written anew: inodes\n%swere\n%s", now, was)
+	}
+}
+
+// Above some number of directories a restore writes everything anew.
+func restoreManyDirs(t *testing.T, b *box) {
+	b.fill(`i=0; while [ $i -lt 300 ]; do mkdir d$i; echo $i >d$i/file; i=$((i+1)); done; mkdir 'd1/sub dir'; ln -s ../d2 d1/link`)
+	v, before := b.sync(), b.state()
+	b.sh(`cd "$1"; for d in *; do echo other >$d/file; echo x >$d/extra; done; rm -rf d7; mkdir d1/more`)
+	b.restore(v.ID)
+	b.wantState(before)
+}
+
+func restoreOtherKinds(t *testing.T, b *box) {
+	b.fill("mkdir -p a/b; echo x >a/b/file; echo file >f; ln -s f l; mkdir d; echo y >d/y; echo p >p; mkdir q; echo q >q/q")
+	v, before := b.sync(), b.state()
+	b.sh(`cd "$1"; rm -rf a f l d p q; echo file >a; mkdir -p f/sub; echo x >f/sub/x; mkdir l; echo z >l/z; ln -s /etc d; mkfifo p q; mkdir extra; mkfifo extra/pipe`)
+	b.restore(v.ID)
+	b.wantState(before)
+}
+
+func restoreHardLinks(t *testing.T, b *box) {
+	b.fill("mkdir d; echo one >a; ln a b; ln a d/c; echo two >x; ln x d/y; echo alone >z")
+	v, before := b.sync(), b.state()
+	if v.Files != 6 || v.Size != 4+4+6 {
+		t.Errorf("version %+v", v)
+	}
+	count := func() string { return b.sh(`cd "$1"; stat -c '%n %h' a b d/c x d/y z`) }
+	links := count()
+	for _, change := range []string{"rm b; echo one >b", "echo 1 >d/c", "rm a", "rm -rf d", "ln -f x z", "rm x; ln d/y x; ln x more"} {
+		b.sh(`cd "$1"; ` + change)
+		b.restore(v.ID)
+		b.wantState(before)
+		if now := count(); now != links {
+			t.Errorf("after %q: links\n%swere\n%s", change, now, links)
+		}
+	}
+}
+
+func excluded(t *testing.T, b *box) {
+	b.vol = storage.NewVolume(&b.bucket, "acme/workspace-7", &storage.Options{Exclude: []string{"/cache/", "*.log", "!keep.log"}})
+	b.fill("mkdir -p cache sub/cache; echo a >a; echo c >cache/c; echo l >x.log; echo k >keep.log; echo s >sub/cache/s; echo y >sub/y.log")
+	v := b.sync()
+	if v.Files != 3 {
+		t.Errorf("%d files in the version, want a, keep.log and sub/cache/s", v.Files)
+	}
+	b.sh(`cd "$1"; echo changed >a; echo more >cache/more; echo changed >x.log; mkdir -p extra/deep; echo z >extra/z; echo z >extra/deep/z.log`)
+	b.restore(v.ID)
+	if got := b.sh(`cd "$1"; find . ! -type d | sort; cat a x.log`); got != "./a\n./cache/c\n./cache/more\n./extra/deep/z.log\n./keep.log\n./sub/cache/s\n./sub/y.log\n./x.log\na\nchanged\n" {
+		t.Errorf("the directory holds %s", got)
+	}
+}
+
 const staging = ".vivarium-restore-abc"
 
-func brokenUnpacking(t *testing.T, b *box) {
+func brokenStage(t *testing.T, b *box) {
 	b.fill("echo x >file; mkdir dir")
 	before := b.state()
 	id := b.sync().ID
-	leave := fmt.Sprintf(`cd "$1"; mkdir -p %[1]s/new/half; echo y >%[1]s/new/half/file; chmod 0500 %[1]s/new/half`, staging)
+	leave := fmt.Sprintf(`cd "$1"; mkdir -p %[1]s/new/half; echo y >%[1]s/new/half/file; chmod 0500 %[1]s/new/half
+printf './file\0' >%[1]s/rm; printf './half\0' >%[1]s/mv.0`, staging)
 	b.sh(leave)
 	second := b.sync()
 	b.wantState(before)
@@ -358,22 +439,27 @@ func brokenUnpacking(t *testing.T, b *box) {
 	b.wantState(before)
 }
 
-func brokenFirstHalf(t *testing.T, b *box) {
-	b.fill("echo x >file; mkdir -p dir locked; echo y >dir/file; echo z >.hidden; chmod 0555 locked")
-	before := b.state()
-	b.sh(fmt.Sprintf(`cd "$1"; mkdir -p %[1]s/new %[1]s/old; echo v >%[1]s/new/version; mv file .hidden %[1]s/old`, staging))
-	v := b.sync()
-	b.wantState(before)
-	b.restore(v.ID)
-	b.wantState(before)
-}
-
-func brokenSecondHalf(t *testing.T, b *box) {
-	b.fill("echo new >file; mkdir dir; echo y >dir/file")
+// A restore that was broken off at each of its steps is finished by what comes next.
+func brokenExchange(t *testing.T, b *box) {
+	b.fill("echo new >file; mkdir -p dir/sub; echo y >dir/file; echo z >dir/sub/z; echo kept >kept")
 	after := b.state()
-	b.sh(fmt.Sprintf(`cd "$1"; mkdir -p %[1]s/new %[1]s/old/olddir %[1]s/in; echo old >%[1]s/old/file; mv dir %[1]s/new`, staging))
-	b.sync()
-	b.wantState(after)
+	for i, step := range []string{
+		"",
+		"rm -f old; rm -rf dir",
+		"rm -f old; rm -rf dir; mkdir %[1]s/cleared",
+		"rm -f old; rm -rf dir; mkdir %[1]s/cleared; mv %[1]s/new/dir .",
+		"rm -f old; rm -rf dir; mkdir %[1]s/cleared; mv -f %[1]s/new/* .",
+	} {
+		b.sh(fmt.Sprintf(`cd "$1"; mkdir -p %[1]s/new; mv dir %[1]s/new/; cp -p file %[1]s/new/; echo old >file; echo x >old; mkdir -p dir; echo old >dir/old
+cd %[1]s; : >open; printf './old\0./dir\0' >rm; printf './dir\0./file\0' >mv.0; mkdir go
+cd ..; `+step, staging))
+		if i%2 == 0 {
+			b.sync()
+		} else if err := b.vol.Init(t.Context(), b.sb, b.dir); err != nil {
+			t.Fatal(err)
+		}
+		b.wantState(after)
+	}
 }
 
 func initNewest(t *testing.T, b *box) {
@@ -402,8 +488,8 @@ func syncAbsent(t *testing.T, b *box) {
 
 func (b *box) wantVersions(n int) {
 	b.Helper()
-	if got := len(keys(b.T, &b.bucket, "")); got != 2*n {
-		b.Fatalf("the bucket holds %d objects; want %d, two for a version", got, 2*n)
+	if got := len(keys(b.T, &b.bucket, b.vol.Name()+"/_versions/")); got != n {
+		b.Fatalf("the bucket holds %d versions; want %d", got, n)
 	}
 }
 
@@ -450,21 +536,108 @@ dd if=/dev/zero of=hole bs=1 count=0 seek=5000000 2>/dev/null`)
 	}
 }
 
+func syncSkips(t *testing.T, b *box) {
+	b.fill("echo x >file; mkdir d; mkfifo d/pipe")
+	v := b.sync()
+	if v.Files != 1 || v.SkippedCount != 1 || len(v.Skipped) != 1 || v.Skipped[0] != "d/pipe" {
+		t.Errorf("version %+v", v)
+	}
+}
+
+// counting counts the bytes that a sandbox sends.
+type counting struct {
+	storage.Runner
+	n *int64
+}
+
+func (c counting) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, name string, args ...string) error {
+	return c.Runner.Run(ctx, stdin, countingWriter{stdout, c.n}, name, args...)
+}
+
+type countingWriter struct {
+	io.Writer
+	n *int64
+}
+
+func (c countingWriter) Write(p []byte) (int, error) {
+	*c.n += int64(len(p))
+	return c.Writer.Write(p)
+}
+
+func syncReadsLittle(t *testing.T, b *box) {
+	b.fill("tar -c -f - /bin /usr/bin 2>/dev/null | head -c 2000000 >noise || :; echo x >small; ln -s small link; mkdir d; echo y >d/y; ln d/y d/z")
+	first := b.sync()
+	b.sync() // what had just been written is read a second time
+	if _, local := b.sb.(storage.Local); !local {
+		var n int64
+		same, err := b.vol.Sync(t.Context(), counting{b.sb, &n}, b.dir)
+		if err != nil || n > 20_000 || same.Added != 0 || same.Size != first.Size || same.Files != 4 {
+			t.Errorf("a sync of nothing new had %d bytes sent: %+v, %v", n, same, err)
+		}
+	}
+	b.sh(`cd "$1"; echo z >d/new; mv small renamed; cp noise copy`)
+	if v := b.sync(); v.Added > 50_000 || v.Files != 6 {
+		t.Errorf("contents that are known were stored again: %+v", v)
+	}
+	before := b.state()
+	b.fill("")
+	b.restore(b.sync().Parent)
+	b.wantState(before)
+}
+
+// Neither size nor time of these files tells that they changed.
+func syncHiddenEdits(t *testing.T, b *box) {
+	b.fill("echo one >a; echo one >b; touch -d '2001-02-03 04:05:06' a b; cp -p a keep")
+	b.sync()
+	b.sync()
+	b.sh(`cd "$1"; echo two >a; touch -r keep a; echo two >new; touch -r keep new; mv new b`)
+	v := b.sync()
+	before := b.state()
+	b.fill("")
+	b.restore(v.ID)
+	b.wantState(before)
+	if got := b.sh(`cd "$1"; cat a b`); got != "two\ntwo\n" {
+		t.Errorf("the files hold %q", got)
+	}
+}
+
 func syncsAtOnce(t *testing.T, b *box) {
 	b.fill("echo x >file; mkdir dir")
 	before := b.state()
 	const syncs = 4
-	versions, errs := make([]*storage.Version, syncs), make([]error, syncs)
-	var wg sync.WaitGroup
-	for i := range syncs {
-		wg.Go(func() { versions[i], errs[i] = b.vol.Sync(t.Context(), b.sb, b.dir) })
+	run := func(vol *storage.Volume) (versions []*storage.Version, lost int) {
+		all, errs := make([]*storage.Version, syncs), make([]error, syncs)
+		var wg sync.WaitGroup
+		for i := range syncs {
+			wg.Go(func() { all[i], errs[i] = vol.Sync(t.Context(), b.sb, b.dir) })
+		}
+		wg.Wait()
+		for i, err := range errs {
+			var conflict *storage.ConflictError
+			switch {
+			case errors.As(err, &conflict):
+				wantIs(t, "Sync", err, storage.ErrConflict)
+				lost++
+			case err != nil:
+				t.Fatal(err)
+			}
+			if all[i] != nil {
+				versions = append(versions, all[i])
+			}
+		}
+		return versions, lost
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
+	versions, lost := run(b.vol)
+	if len(versions)+lost != syncs || len(versions) == 0 {
+		t.Errorf("%d syncs made %d versions, and %d lost", syncs, len(versions), lost)
 	}
-	b.wantVersions(syncs)
-	for _, v := range versions {
+	b.wantVersions(len(versions))
+	kept, _ := run(storage.NewVolume(&b.bucket, b.vol.Name(), &storage.Options{KeepConflict: true}))
+	if len(kept) != syncs {
+		t.Errorf("%d of %d versions were kept", len(kept), syncs)
+	}
+	b.wantVersions(len(versions) + len(kept))
+	for _, v := range append(versions, kept...) {
 		b.fill("")
 		b.restore(v.ID)
 		b.wantState(before)

@@ -1,0 +1,424 @@
+package storage
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vivarium-go/vivarium/storage/internal/cut"
+	"github.com/vivarium-go/vivarium/storage/internal/tree"
+)
+
+// Sizes in bytes. Files of up to smallFile share frames, which are closed from
+// frameSize on; larger ones have frames of their own, and from cut.Max on several.
+const (
+	smallFile = 256 << 10
+	frameSize = 256 << 10
+	packSize  = 8 << 20
+)
+
+// reading is what was read of a file.
+type reading struct {
+	size   int64
+	pieces []*piece
+	link   string // of a symbolic link
+}
+
+// piece is a stretch of a file; blob is known once its batch was worked on, and
+// stays nil for a hole.
+type piece struct {
+	size int64
+	hole bool
+	blob *tree.Blob
+}
+
+// chunks gives the contents, once the intake was closed.
+func (r *reading) chunks() []tree.Chunk {
+	out := make([]tree.Chunk, len(r.pieces))
+	for i, p := range r.pieces {
+		out[i] = tree.Chunk{Blob: p.blob, Size: p.size}
+	}
+	return out
+}
+
+// batch is contents on their way into one frame.
+type batch struct {
+	buf   []byte
+	parts []part
+}
+
+type part struct {
+	off, n int
+	piece  *piece
+}
+
+// intake takes the contents of files, finds out which are new, compresses those,
+// and stores them in packs. One goroutine feeds it (begin, data, hole, end, link);
+// others work behind it. Memory is bounded by the number of buffers there are.
+type intake struct {
+	v     *Volume
+	meter *meter
+	enc   *zstd.Encoder
+	nonce string // in the names of this Sync's objects
+
+	cur    *reading
+	batch  *batch // files that are gathered for one frame
+	bufs   chan []byte
+	jobs   chan *batch
+	group  errgroup.Group
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	blobs blobIndex
+	packs packer
+	added atomic.Int64 // bytes stored
+	said  string       // the last words of the sandbox's tar, if there were any
+}
+
+// blobIndex finds contents that are stored already.
+type blobIndex struct {
+	mu  sync.Mutex
+	all map[[32]byte]*tree.Blob
+}
+
+// add makes the contents of t known.
+func (x *blobIndex) add(t *tree.Tree) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range t.Entries {
+		for _, c := range t.Entries[i].Chunks {
+			if c.Blob != nil {
+				x.all[c.Blob.Sum] = c.Blob
+			}
+		}
+	}
+}
+
+// claim gives the blob with that sum, and whether it is new, so that the caller
+// has to store it.
+func (x *blobIndex) claim(sum [32]byte, size int) (b *tree.Blob, fresh bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if b, ok := x.all[sum]; ok {
+		return b, false
+	}
+	b = &tree.Blob{Sum: sum, Len: uint32(size)}
+	x.all[sum] = b
+	return b, true
+}
+
+// newIntake starts the goroutines of an intake, which close ends.
+func (v *Volume) newIntake(ctx context.Context, m *meter, nonce string) *intake {
+	ctx, cancel := context.WithCancel(ctx)
+	workers := max(2, runtime.GOMAXPROCS(0))
+	bufs := workers + 2
+	room := v.opts.Memory - int64(bufs)*cut.Max - int64(workers)*(cut.Max+frameSize)
+	in := &intake{
+		v: v, meter: m, enc: encoder(v.opts.Compression), nonce: nonce,
+		bufs: make(chan []byte, bufs), jobs: make(chan *batch),
+		ctx: ctx, cancel: cancel,
+		blobs: blobIndex{all: map[[32]byte]*tree.Blob{}},
+	}
+	for range bufs {
+		in.bufs <- nil // made when needed
+	}
+	in.packs.open(in, int(max(room/packSize, 2)))
+	for range workers {
+		in.group.Go(func() error {
+			for b := range in.jobs {
+				if err := in.work(b); err != nil {
+					in.cancel()
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return in
+}
+
+// close waits until everything is stored, or gives up where err says that reading
+// failed.
+func (in *intake) close(err error) error {
+	defer in.cancel()
+	if err == nil && in.batch != nil {
+		err = in.send(in.batch)
+	}
+	if err != nil {
+		in.cancel()
+	}
+	close(in.jobs)
+	workErr := in.group.Wait()
+	if err == nil && workErr == nil {
+		in.packs.seal()
+	} else {
+		in.cancel()
+	}
+	return reason(in.packs.wait(), workErr, err)
+}
+
+// reason gives the error of several that the others follow from: one that is not
+// about a context, if there is one.
+func reason(errs ...error) error {
+	var first error
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		first = cmp.Or(first, err)
+	}
+	return first
+}
+
+// take gives an empty buffer of cut.Max bytes.
+func (in *intake) take() ([]byte, error) {
+	select {
+	case buf := <-in.bufs:
+		if buf == nil {
+			buf = make([]byte, 0, cut.Max)
+		}
+		return buf[:0], nil
+	case <-in.ctx.Done():
+		return nil, context.Cause(in.ctx)
+	}
+}
+
+func (in *intake) send(b *batch) error {
+	select {
+	case in.jobs <- b:
+		return nil
+	case <-in.ctx.Done():
+		return context.Cause(in.ctx)
+	}
+}
+
+// begin starts a file.
+func (in *intake) begin(f *found) {
+	in.cur = &reading{}
+	f.read = in.cur
+}
+
+// link tells the target of a symbolic link.
+func (in *intake) link(f *found, target string) {
+	f.read = &reading{link: target}
+	in.meter.add(1, 0)
+}
+
+func (in *intake) end() {
+	in.cur = nil
+	in.meter.add(1, 0)
+}
+
+func (in *intake) hole(n int64) {
+	if n > 0 {
+		in.cur.pieces = append(in.cur.pieces, &piece{size: n, hole: true})
+		in.cur.size += n
+	}
+}
+
+// data reads n bytes of the file from r.
+func (in *intake) data(r io.Reader, n int64) error {
+	switch {
+	case n == 0:
+		return nil
+	case n <= smallFile:
+		return in.small(r, int(n))
+	}
+	return in.large(r, n)
+}
+
+func (in *intake) small(r io.Reader, n int) error {
+	if in.batch == nil {
+		buf, err := in.take()
+		if err != nil {
+			return err
+		}
+		in.batch = &batch{buf: buf}
+	}
+	b := in.batch
+	off := len(b.buf)
+	b.buf = b.buf[:off+n]
+	if _, err := io.ReadFull(r, b.buf[off:]); err != nil {
+		b.buf = b.buf[:off]
+		return err
+	}
+	b.parts = append(b.parts, part{off, n, in.piece(n)})
+	if len(b.buf) < frameSize {
+		return nil
+	}
+	in.batch = nil
+	return in.send(b)
+}
+
+// piece notes n more bytes of the file.
+func (in *intake) piece(n int) *piece {
+	p := &piece{size: int64(n)}
+	in.cur.pieces = append(in.cur.pieces, p)
+	in.cur.size += int64(n)
+	in.meter.add(0, int64(n))
+	return p
+}
+
+// large cuts n bytes into chunks, each a batch of its own.
+func (in *intake) large(r io.Reader, n int64) error {
+	buf, err := in.take()
+	if err != nil {
+		return err
+	}
+	whole := n <= cut.Max
+	for {
+		off := len(buf)
+		more := int(min(n, int64(cap(buf)-off)))
+		buf = buf[:off+more]
+		if _, err := io.ReadFull(r, buf[off:]); err != nil {
+			in.bufs <- buf
+			return err
+		}
+		n -= int64(more)
+		size := len(buf)
+		if !whole {
+			size = cut.Next(buf)
+		}
+		var next []byte
+		last := size == len(buf) && n == 0
+		if !last {
+			if next, err = in.take(); err != nil {
+				return err
+			}
+			next = append(next, buf[size:]...)
+		}
+		if err := in.send(&batch{buf: buf[:size], parts: []part{{0, size, in.piece(size)}}}); err != nil || last {
+			return err
+		}
+		buf = next
+	}
+}
+
+// work finds the contents of a batch that are new, and stores them as one frame.
+func (in *intake) work(b *batch) error {
+	var fresh []*tree.Blob
+	keep := b.buf[:0]
+	for _, p := range b.parts {
+		data := b.buf[p.off : p.off+p.n]
+		blob, isNew := in.blobs.claim(sha256.Sum256(data), p.n)
+		if p.piece.blob = blob; isNew {
+			blob.Off = uint32(len(keep))
+			keep = append(keep, data...) // moves it towards the start
+			fresh = append(fresh, blob)
+		}
+	}
+	var err error
+	if len(fresh) > 0 {
+		err = in.store(keep, fresh)
+	}
+	in.bufs <- b.buf
+	return err
+}
+
+func (in *intake) store(data []byte, blobs []*tree.Blob) error {
+	frame := &tree.Frame{Size: uint32(len(data)), Raw: true}
+	packed := data
+	if packs(in.enc, data) {
+		if small := in.enc.EncodeAll(data, nil); len(small) < len(data) {
+			packed, frame.Raw = small, false
+		}
+	}
+	frame.Stored = uint32(len(packed))
+	for _, b := range blobs {
+		b.Frame = frame
+	}
+	return in.packs.add(frame, packed)
+}
+
+// packer gathers frames into packs and uploads those.
+type packer struct {
+	in   *intake
+	cur  chan *pack // holds the one that is being filled, or nil
+	bufs chan []byte
+	up   errgroup.Group
+}
+
+type pack struct {
+	tree.Pack
+	buf []byte
+}
+
+func (p *packer) open(in *intake, bufs int) {
+	p.in, p.cur, p.bufs = in, make(chan *pack, 1), make(chan []byte, bufs)
+	p.cur <- nil
+	for range bufs {
+		p.bufs <- nil // made when needed
+	}
+}
+
+// add puts a frame into the pack that is being filled, and waits for a buffer
+// where that is full and all others are being uploaded.
+func (p *packer) add(f *tree.Frame, data []byte) error {
+	cur := <-p.cur
+	defer func() { p.cur <- cur }()
+	if cur != nil && len(cur.buf)+len(data) > cap(cur.buf) {
+		p.upload(cur)
+		cur = nil
+	}
+	if cur == nil {
+		select {
+		case buf := <-p.bufs:
+			if buf == nil {
+				buf = make([]byte, 0, packSize)
+			}
+			cur = &pack{buf: buf[:0]}
+		case <-p.in.ctx.Done():
+			return context.Cause(p.in.ctx)
+		}
+	}
+	f.Pack, f.Off = &cur.Pack, uint32(len(cur.buf))
+	cur.buf = append(cur.buf, data...)
+	return nil
+}
+
+// seal uploads what is left.
+func (p *packer) seal() {
+	if cur := <-p.cur; cur != nil {
+		p.upload(cur)
+	}
+	p.cur <- nil
+}
+
+func (p *packer) wait() error { return p.up.Wait() }
+
+func (p *packer) upload(cur *pack) {
+	p.up.Go(func() error {
+		name, err := p.in.v.putNamed(p.in.ctx, p.in.v.packKey, cur.buf, p.in.nonce)
+		cur.Name = name
+		p.in.added.Add(int64(len(cur.buf)))
+		p.bufs <- cur.buf
+		if err != nil {
+			p.in.cancel()
+		}
+		return err
+	})
+}
+
+// putNamed stores an object under the SHA-256 of its bytes and a nonce. With the
+// nonce no writer relies on another's object unless a version names it, which is
+// what makes it safe for Prune to remove those that none does.
+func (v *Volume) putNamed(ctx context.Context, key func(string) string, data []byte, nonce string) (string, error) {
+	sum := sha256.Sum256(data)
+	name := hex.EncodeToString(sum[:]) + "." + nonce
+	err := v.bucket.Put(ctx, key(name), bytes.NewReader(data), &PutOptions{})
+	if err != nil {
+		return "", fmt.Errorf("store object %s: %w", key(name), err)
+	}
+	return name, nil
+}
