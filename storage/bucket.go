@@ -1,11 +1,16 @@
 package storage
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"iter"
+	"net/http"
 	"strings"
 	"time"
 	"unicode"
@@ -52,6 +57,116 @@ type PutOptions struct {
 	// key already has an object. Of several racing creators one wins. A Put that
 	// repeats its own request after a lost answer still reports success.
 	IfAbsent bool
+	// SHA256 is the digest, of 32 bytes, of everything r gives, for a caller who
+	// knows it: the bucket need not compute it again, and a body that differs is
+	// refused with an error that matches ErrMismatch and never stored. Zero: not
+	// known. Another length matches fs.ErrInvalid.
+	SHA256 []byte
+	// Size is how many bytes r gives, for a caller who knows it: the bucket then
+	// makes no guess about its buffers. A body of another size is refused as one
+	// of another digest is. Zero: not known, or none. A negative one matches
+	// fs.ErrInvalid.
+	Size int64
+}
+
+// ErrMismatch is matched by the error of a Put whose body is not of the size or
+// the SHA-256 that its options gave. Nothing was stored.
+var ErrMismatch = errors.New("the body differs from its announced size or SHA-256")
+
+// Check returns an error that matches fs.ErrInvalid when o contradicts itself.
+// Nil is good. It is for those who write a Bucket.
+func (o *PutOptions) Check() error {
+	switch {
+	case o == nil:
+	case o.Size < 0:
+		return fmt.Errorf("storage: put of %d bytes: %w", o.Size, fs.ErrInvalid)
+	case o.SHA256 != nil && len(o.SHA256) != sha256.Size:
+		return fmt.Errorf("storage: put with a SHA-256 of %d bytes, not %d: %w", len(o.SHA256), sha256.Size, fs.ErrInvalid)
+	}
+	return nil
+}
+
+// Body gives r as o announces it: at its end a body of another size or SHA-256
+// returns an error that matches ErrMismatch, in place of io.EOF. It computes the
+// digest only where o has one. Nil o gives r itself. It is for those who write a
+// Bucket.
+func (o *PutOptions) Body(r io.Reader) io.Reader {
+	if o == nil || o.Size <= 0 && o.SHA256 == nil {
+		return r
+	}
+	b := &announcedBody{r: r, size: -1, want: o.SHA256}
+	if o.Size > 0 {
+		b.size = o.Size
+	}
+	if o.SHA256 != nil {
+		b.sum = sha256.New()
+	}
+	return b
+}
+
+type announcedBody struct {
+	r    io.Reader
+	n    int64
+	size int64 // -1: not announced
+	want []byte
+	sum  hash.Hash // nil: not announced
+}
+
+func (b *announcedBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	if b.sum != nil {
+		_, _ = b.sum.Write(p[:n]) // of a hash; it never fails
+	}
+	switch {
+	case b.size >= 0 && (b.n > b.size || err == io.EOF && b.n != b.size):
+		return n, fmt.Errorf("storage: put of %d bytes that were to be %d: %w", b.n, b.size, ErrMismatch)
+	case err == io.EOF && b.sum != nil && !bytes.Equal(b.sum.Sum(nil), b.want):
+		return n, fmt.Errorf("storage: put of other bytes than announced: %w", ErrMismatch)
+	}
+	return n, err
+}
+
+// Presigner is what a Bucket may implement beside its own methods: it makes out
+// requests that whoever has them can do, without credentials, until they expire.
+// A sandbox can so move large objects itself. All methods are safe for concurrent
+// use. A bucket that wraps another implements it by passing it on, and then gives an
+// error that matches errors.ErrUnsupported where the other cannot.
+type Presigner interface {
+	// PresignGet makes out a request for length bytes of an object from offset on;
+	// a negative length means all that follow, and zero is not allowed. It does
+	// not look whether the object exists.
+	PresignGet(ctx context.Context, key string, offset, length int64, expires time.Duration) (*PresignedRequest, error)
+
+	// PresignPut makes out a request that stores an object of exactly size bytes
+	// with that SHA-256, of 32 bytes, in place of the one that was there. The server refuses
+	// any other body.
+	PresignPut(ctx context.Context, key string, size int64, sha256 []byte, expires time.Duration) (*PresignedRequest, error)
+}
+
+// PresignedRequest is one HTTP request that is allowed to whoever has it. Its URL
+// is as secret as what it gives access to.
+type PresignedRequest struct {
+	// Method is "GET" or "PUT".
+	Method string
+	// URL is where to send it.
+	URL string
+	// Header is to be sent with it, as it is: the signature covers it. A PUT has to
+	// have a Content-Length too, which HTTP clients send when they know the body's
+	// size, and must not be chunked.
+	Header http.Header
+	// Expires is when the server begins to refuse it, if the clocks agree. The credentials
+	// that signed it may end earlier.
+	Expires time.Time
+}
+
+// PresignerOf gives b as a Presigner. Where it is none, the error matches
+// errors.ErrUnsupported.
+func PresignerOf(b Bucket) (Presigner, error) {
+	if p, ok := b.(Presigner); ok {
+		return p, nil
+	}
+	return nil, fmt.Errorf("storage: this bucket (%T) cannot presign requests; move the bytes through Get and Put: %w", b, errors.ErrUnsupported)
 }
 
 // Object describes a stored object.

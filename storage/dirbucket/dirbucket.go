@@ -16,6 +16,7 @@ import (
 	"iter"
 	"os"
 	"path"
+	"sync"
 	"syscall"
 	"time"
 
@@ -34,8 +35,9 @@ type Options struct {
 // Bucket is a storage.Bucket in a directory. It is safe for concurrent use. Close
 // it when done.
 type Bucket struct {
-	root   *os.Root
-	noSync bool
+	root    *os.Root
+	noSync  bool
+	durable sync.Map // directories whose own names are on the disk, in the parents'
 }
 
 var _ storage.Bucket = (*Bucket)(nil)
@@ -196,6 +198,9 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts *storage
 	if err := check(ctx, key); err != nil {
 		return err
 	}
+	if err := opts.Check(); err != nil {
+		return named("put", key, err)
+	}
 	ifAbsent := opts != nil && opts.IfAbsent
 	if ifAbsent { // spares the writing where the answer is known
 		if _, err := b.root.Lstat(fileName(key)); err == nil {
@@ -203,7 +208,7 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts *storage
 		}
 	}
 	temp := path.Join(scratch, rand.Text())
-	err := b.writeFile(ctx, temp, r)
+	err := b.writeFile(temp, opts.Body(&cancellable{ctx, r}))
 	if err == nil {
 		err = b.place(temp, fileName(key), ifAbsent)
 	}
@@ -221,13 +226,18 @@ func (b *Bucket) dropScratch(temp string) error {
 	return nil
 }
 
-func (b *Bucket) writeFile(ctx context.Context, name string, r io.Reader) (err error) {
+// copyBuffers holds buffers of a size at which writing is fast.
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+func (b *Bucket) writeFile(name string, r io.Reader) (err error) {
 	f, err := b.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := io.Copy(f, &cancellable{ctx, r}); err != nil {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, r, *buf); err != nil {
 		return err
 	}
 	if b.noSync {
@@ -255,14 +265,18 @@ func (c *cancellable) Read(p []byte) (int, error) {
 
 // place makes a written file the object called name.
 func (b *Bucket) place(temp, name string, ifAbsent bool) error {
-	if err := b.root.MkdirAll(path.Dir(name), 0o700); err != nil {
-		return err
+	dir := path.Dir(name)
+	if _, err := b.root.Lstat(dir); err != nil {
+		b.durable.Delete(dir) // someone removed it, or it was never made
+		if err := b.root.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
 	}
 	if !ifAbsent {
 		if err := b.root.Rename(temp, name); err != nil {
 			return err
 		}
-		return b.syncDirs(path.Dir(name))
+		return b.syncDirs(dir)
 	}
 	if err := b.root.Link(temp, name); err != nil {
 		return err
@@ -270,27 +284,36 @@ func (b *Bucket) place(temp, name string, ifAbsent bool) error {
 	if err := b.root.Remove(temp); err != nil {
 		return err
 	}
-	return b.syncDirs(path.Dir(name))
+	return b.syncDirs(dir)
 }
 
 // syncDirs makes a new name last: the directory that has it and, as another Put
-// may just have made one of them, all above.
+// of any process may just have made one of them, all above. Once that was done,
+// only the directory itself has news.
 func (b *Bucket) syncDirs(dir string) error {
 	if b.noSync {
 		return nil
 	}
-	for ; ; dir = path.Dir(dir) {
-		f, err := b.root.Open(dir)
-		if err != nil {
+	if _, ok := b.durable.Load(dir); ok {
+		return b.syncDir(dir)
+	}
+	for at := dir; ; at = path.Dir(at) {
+		if err := b.syncDir(at); err != nil {
 			return err
 		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return err
-		}
-		if dir == "." {
+		if at == "." {
+			b.durable.Store(dir, true)
 			return nil
 		}
 	}
+}
+
+func (b *Bucket) syncDir(dir string) error {
+	f, err := b.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Delete implements storage.Bucket.

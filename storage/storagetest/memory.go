@@ -93,7 +93,10 @@ func (m *Memory) Put(ctx context.Context, key string, r io.Reader, opts *storage
 	if err := check(ctx, key); err != nil {
 		return err
 	}
-	data, err := io.ReadAll(&cancellable{ctx, r})
+	if err := opts.Check(); err != nil {
+		return err
+	}
+	data, err := readAll(opts.Body(&cancellable{ctx, r}), opts)
 	if err != nil {
 		return refused("put", key, err)
 	}
@@ -107,6 +110,17 @@ func (m *Memory) Put(ctx context.Context, key string, r io.Reader, opts *storage
 	}
 	m.objects[key] = stored{data, time.Now().UTC().Round(0)}
 	return nil
+}
+
+// readAll reads r, into one piece where its size is known.
+func readAll(r io.Reader, opts *storage.PutOptions) ([]byte, error) {
+	if opts == nil || opts.Size == 0 {
+		return io.ReadAll(r)
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(min(opts.Size, 64<<20)) + bytes.MinRead)
+	_, err := buf.ReadFrom(r)
+	return buf.Bytes(), err
 }
 
 // Stat implements storage.Bucket.
