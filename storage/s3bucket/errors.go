@@ -6,6 +6,8 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+
+	"github.com/vivarium-go/vivarium/storage"
 )
 
 // statusOf gives the HTTP status of the answer in err, or 0.
@@ -34,6 +36,8 @@ func named(op, key string, err error) error {
 	switch {
 	case codeOf(err) == "NoSuchKey", codeOf(err) == "NotFound":
 		err = &answer{fs.ErrNotExist, err}
+	case codeOf(err) == "XAmzContentSHA256Mismatch", codeOf(err) == "BadDigest", codeOf(err) == "XAmzContentChecksumMismatch":
+		err = &answer{storage.ErrMismatch, err}
 	case statusOf(err) == 412:
 		err = &answer{fs.ErrExist, err}
 	case statusOf(err) == 403:

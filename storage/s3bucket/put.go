@@ -33,11 +33,22 @@ const cleanupTime = 30 * time.Second
 // anything larger as a multipart upload, which is aborted when it fails. If even
 // that cannot be done (the process dies), the parts stay until the bucket's
 // lifecycle rule for unfinished uploads removes them.
+//
+// The bytes of a *bytes.Reader that fit into one part are sent without copying
+// them. With a SHA256 in opts a request of one part is signed with it, so that
+// the server refuses any other body, and nothing is hashed here; of a larger body
+// the digest is computed on the way, and it is aborted where it differs.
 func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts *storage.PutOptions) error {
 	if err := b.check(ctx, key); err != nil {
 		return err
 	}
+	if err := opts.Check(); err != nil {
+		return named("put", key, err)
+	}
 	up := &upload{bucket: b, key: key, nonce: rand.Text()}
+	if opts != nil {
+		up.sha256, up.size = opts.SHA256, opts.Size
+	}
 	if opts != nil && opts.IfAbsent {
 		up.ifNoneMatch = aws.String("*")
 	}
@@ -56,31 +67,75 @@ type upload struct {
 	key         string
 	nonce       string
 	ifNoneMatch *string
+	sha256      []byte // nil: not known
+	size        int64  // 0: not known
 }
 
 func (u *upload) metadata() map[string]string { return map[string]string{nonceField: u.nonce} }
 
 func (u *upload) send(ctx context.Context, r io.Reader) error {
-	var first bytes.Buffer // grows, as most objects are small
-	_, err := io.CopyN(&first, r, u.bucket.opts.PartSize)
+	if whole, ok := r.(*bytes.Reader); ok && int64(whole.Len()) <= u.bucket.opts.PartSize {
+		return u.single(ctx, whole)
+	}
+	first, err := u.firstPart(r)
 	switch {
 	case err == io.EOF: // a wrapped io.EOF is a broken stream
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		return u.commit(ctx, func(ctx context.Context) error { return u.putObject(ctx, first.Bytes()) })
+		return u.single(ctx, bytes.NewReader(first))
 	case err != nil:
 		return err
 	}
-	return u.multipart(ctx, first.Bytes(), r)
+	announced := &storage.PutOptions{SHA256: u.sha256, Size: u.size}
+	return u.multipart(ctx, announced.Body(&replayed{first, r}), first[:u.bucket.opts.PartSize])
 }
 
-func (u *upload) putObject(ctx context.Context, data []byte) error {
-	_, err := u.bucket.client.PutObject(ctx, &s3.PutObjectInput{
+// firstPart reads up to a part of r. It returns io.EOF when that was all.
+func (u *upload) firstPart(r io.Reader) ([]byte, error) {
+	var first bytes.Buffer // grows, as most objects are small
+	most := u.bucket.opts.PartSize
+	if u.size > 0 {
+		first.Grow(int(min(u.size, most)) + bytes.MinRead)
+	}
+	_, err := io.CopyN(&first, r, most+1) // one more, to see the end of a whole part
+	return first.Bytes(), err
+}
+
+// replayed is a stream of which a beginning was read.
+type replayed struct {
+	head []byte
+	rest io.Reader
+}
+
+func (r *replayed) Read(p []byte) (int, error) {
+	if len(r.head) > 0 {
+		n := copy(p, r.head)
+		r.head = r.head[n:]
+		return n, nil
+	}
+	return r.rest.Read(p)
+}
+
+// single sends the whole body in one request.
+func (u *upload) single(ctx context.Context, body *bytes.Reader) error {
+	if u.size > 0 && u.size != int64(body.Len()) {
+		return fmt.Errorf("%d bytes that were to be %d: %w", body.Len(), u.size, storage.ErrMismatch)
+	}
+	return u.commit(ctx, func(ctx context.Context) error { return u.putObject(ctx, body) })
+}
+
+func (u *upload) putObject(ctx context.Context, body *bytes.Reader) error {
+	in := &s3.PutObjectInput{
 		Bucket: &u.bucket.name, Key: u.bucket.full(u.key),
-		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		Body: body, ContentLength: aws.Int64(int64(body.Len())),
 		IfNoneMatch: u.ifNoneMatch, Metadata: u.metadata(),
-	})
+	}
+	start := body.Size() - int64(body.Len())
+	_, err := u.bucket.client.PutObject(ctx, in, u.bucket.digest(&in.ChecksumSHA256, u.sha256))
+	if _, seekErr := body.Seek(start, io.SeekStart); seekErr != nil { // for a repetition
+		return errors.Join(err, seekErr)
+	}
 	return err
 }
 
@@ -122,15 +177,16 @@ func (u *upload) stored(ctx context.Context) (bool, error) {
 	return head.Metadata[nonceField] == u.nonce, nil
 }
 
-// multipart sends the first part and everything r still gives.
-func (u *upload) multipart(ctx context.Context, first []byte, r io.Reader) error {
+// multipart sends everything r gives. spare is the first buffer of a part: the
+// first part is in it already, as what r begins with, and so copied onto itself.
+func (u *upload) multipart(ctx context.Context, r io.Reader, spare []byte) error {
 	created, err := u.bucket.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), Metadata: u.metadata(),
 	})
 	if err != nil {
 		return err
 	}
-	parts, err := u.sendParts(ctx, created.UploadId, first, r)
+	parts, err := u.sendParts(ctx, created.UploadId, r, spare)
 	if err == nil {
 		err = u.commit(ctx, func(ctx context.Context) error { return u.complete(ctx, created.UploadId, parts) })
 	}
@@ -163,9 +219,10 @@ func (u *upload) abort(ctx context.Context, id *string) error {
 
 // sendParts sends parts as they are read, a few at once. Buffers are used again,
 // so there are never more than Parallel+1 of them.
-func (u *upload) sendParts(ctx context.Context, id *string, first []byte, r io.Reader) ([]types.CompletedPart, error) {
+func (u *upload) sendParts(ctx context.Context, id *string, r io.Reader, spare []byte) ([]types.CompletedPart, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	free := make(chan []byte, u.bucket.opts.Parallel+1)
+	free <- spare
 	for range cap(free) - 1 {
 		free <- nil // made when first needed
 	}
@@ -179,7 +236,6 @@ func (u *upload) sendParts(ctx context.Context, id *string, first []byte, r io.R
 			return err
 		})
 	}
-	submit(first)
 	readErr := u.readParts(ctx, r, free, func(data []byte) error {
 		if len(parts) == maxParts {
 			return fmt.Errorf("object is larger than %d parts of %d bytes; use a larger PartSize", maxParts, u.bucket.opts.PartSize)

@@ -37,6 +37,8 @@ type Options struct {
 	// Parallel is how many parts of one object are sent at once. A Put holds up
 	// to Parallel+1 parts in memory. Zero: 4.
 	Parallel int
+	// Checksums says whether x-amz-checksum-* headers are used. Zero: on Amazon S3.
+	Checksums Checksums
 	// PageSize is how many keys are listed at a time. Zero: as many as the server
 	// likes, which is 1000 on Amazon S3.
 	PageSize int32
@@ -57,14 +59,14 @@ type Bucket struct {
 	name   string
 	opts   Options
 	err    error // bad options; every method returns it
+
+	checksums bool // x-amz-checksum-* are sent
 }
 
 var _ storage.Bucket = (*Bucket)(nil)
 
 // New gives the bucket called name, through client. It does not go to the server.
-// Where the client has an endpoint outside amazonaws.com, checksums are asked for
-// and sent only where the protocol requires them, whatever the client says, as
-// many servers refuse the newer ones. opts may be nil; bad ones are reported, with
+// opts may be nil; bad ones are reported, with
 // an error that matches fs.ErrInvalid, by every method.
 func New(client *s3.Client, name string, opts *Options) *Bucket {
 	b := &Bucket{name: name}
@@ -72,14 +74,38 @@ func New(client *s3.Client, name string, opts *Options) *Bucket {
 		b.opts = *opts
 	}
 	b.err = b.opts.complete()
-	b.client = client
-	if endpoint := client.Options().BaseEndpoint; endpoint != nil && !isAWS(*endpoint) {
-		b.client = s3.New(client.Options(), func(o *s3.Options) {
-			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		})
-	}
+	b.checksums = b.opts.Checksums.on(client.Options().BaseEndpoint)
+	b.client = s3.New(client.Options(), func(o *s3.Options) {
+		if b.opts.Checksums == ChecksumsAuto && b.checksums {
+			return // as the client says
+		}
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		if b.checksums {
+			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+		}
+	})
 	return b
+}
+
+// Checksums says whether the newer checksums of S3 (x-amz-checksum-*) go with
+// what is put and are compared with what is got.
+type Checksums int
+
+const (
+	// ChecksumsAuto uses them, as the client says, on Amazon S3. On any other
+	// endpoint it leaves them out, whatever the client says, as many servers refuse them.
+	ChecksumsAuto Checksums = iota
+	// ChecksumsOn uses them.
+	ChecksumsOn
+	// ChecksumsOff leaves them out where the protocol does not require them. The
+	// body of a request without TLS is still covered by its signature.
+	ChecksumsOff
+)
+
+func (c Checksums) on(endpoint *string) bool {
+	return c == ChecksumsOn || c == ChecksumsAuto && (endpoint == nil || isAWS(*endpoint))
 }
 
 func (o *Options) complete() error {
@@ -88,6 +114,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("s3bucket: part size of %d bytes is not from 5 MiB to 5 GiB: %w", o.PartSize, fs.ErrInvalid)
 	case o.Parallel < 0:
 		return fmt.Errorf("s3bucket: %d parts at once: %w", o.Parallel, fs.ErrInvalid)
+	case o.Checksums < ChecksumsAuto || o.Checksums > ChecksumsOff:
+		return fmt.Errorf("s3bucket: checksums %d: %w", o.Checksums, fs.ErrInvalid)
 	case o.PageSize < 0:
 		return fmt.Errorf("s3bucket: %d keys a page: %w", o.PageSize, fs.ErrInvalid)
 	case len(o.Prefix) > 200:
@@ -231,12 +259,8 @@ type reader struct {
 }
 
 func (r *reader) open() error {
-	in := &s3.GetObjectInput{Bucket: &r.bucket.name, Key: r.bucket.full(r.key), IfMatch: r.etag}
-	switch {
-	case r.end >= 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", r.at, r.end-1))
-	case r.at > 0:
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", r.at))
+	in := &s3.GetObjectInput{
+		Bucket: &r.bucket.name, Key: r.bucket.full(r.key), IfMatch: r.etag, Range: byteRange(r.at, r.end),
 	}
 	out, err := r.bucket.client.GetObject(r.ctx, in)
 	if err != nil {
