@@ -39,6 +39,7 @@ func Exercise(t *testing.T, open func(t *testing.T) storage.Bucket) {
 		{"PutOfAnotherDigestStoresNothing", putOtherDigest},
 		{"PutOfAnotherSizeStoresNothing", putOtherSize},
 		{"PutOfBytesReaderIsWhole", putBytesReader},
+		{"PresignedRequestsDoWhatTheySay", presignedRequests},
 		{"StatDescribes", statDescribes},
 		{"StatOfAbsentIsNotExist", statOfAbsent},
 		{"ListIsSortedByBytes", listSorted},

@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"iter"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/vivarium-go/vivarium/storage"
 )
 
-// ErrInjected is matched by every error that a Faulty makes up.
-var ErrInjected = errors.New("injected fault")
-
-// Op names a method of storage.Bucket.
+// Op names what a call asks for: a method of storage.Bucket or, where a [Proxy]
+// sees it, a kind of S3 request.
 type Op string
 
 // The operations of a bucket.
@@ -25,121 +27,193 @@ const (
 	OpDelete Op = "delete"
 )
 
-// Call is one call of a bucket.
+// Call is one call of a bucket, or one request that a [Proxy] sees.
 type Call struct {
-	// N counts the calls of a Faulty from 1.
+	// N counts the calls from 1.
 	N int
-	// Op is the method called.
+	// OfOp counts the calls with the same Op from 1.
+	OfOp int
+	// Op is what was asked for.
 	Op Op
 	// Key is the object's key or, for a list, the prefix.
 	Key string
 }
 
-// Fault says what goes wrong with a call.
-type Fault int
-
-const (
-	// None lets the call through.
-	None Fault = iota
-	// Fail returns an error without doing anything.
-	Fail
-	// LoseAnswer does the whole call and then returns an error. A get and a list
-	// are as with Fail: their answer is all they do.
-	LoseAnswer
-	// Cut breaks a stream after Faulty.CutAfter bytes, or half way through the
-	// objects of a list. Of a put, nothing is stored. A stat and a delete are as
-	// with Fail.
-	Cut
-)
-
-// Faulty is a bucket in which things go wrong. Set its fields before its first
-// use; it is safe for concurrent use if Plan is.
+// Faulty is a bucket that counts what is asked of it, and in which things go
+// wrong. Set its fields before its first use; it is safe for concurrent use if
+// Plan is, and must not be copied.
+//
+// A crash test runs the same work once for each n, with [Crash] of n as Plan,
+// until [Faulty.Injected] says that the work was over before the nth call, and looks after
+// each run at what the bucket beneath then holds.
 type Faulty struct {
 	// Bucket does the work.
 	Bucket storage.Bucket
-	// Plan decides on each call. Nil: nothing goes wrong.
+	// Plan decides on each call, before it does anything. Nil: nothing goes wrong.
 	Plan func(Call) Fault
-	// CutAfter is how many bytes of a stream pass before Cut breaks it.
+	// CutAfter is where [Cut] breaks a stream that [Fault.After] does not say.
 	CutAfter int64
+	// Lag is how many of the newest changes (puts and deletes through this Faulty)
+	// a list with the fault [Stale] does not know of. Zero: none, and no
+	// changes are remembered. Otherwise each change asks the bucket for one stat more.
+	Lag int
 
-	mu    sync.Mutex
-	calls []Call
+	tally    tally
+	mu       sync.Mutex
+	injected int
+	dead     error // after a crash
+	changes  []change
 }
 
-var _ storage.Bucket = (*Faulty)(nil)
+var (
+	_ storage.Bucket    = (*Faulty)(nil)
+	_ storage.Presigner = (*Faulty)(nil)
+)
 
-// Nth is a Plan that lets fault happen to the nth call, counted from 1.
-func Nth(n int, fault Fault) func(Call) Fault {
-	return func(c Call) Fault {
-		if c.N == n {
-			return fault
-		}
-		return None
+// tally records calls.
+type tally struct {
+	mu    sync.Mutex
+	calls []Call
+	of    map[Op]int
+}
+
+func (y *tally) add(op Op, key string) Call {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.of == nil {
+		y.of = map[Op]int{}
 	}
+	y.of[op]++
+	call := Call{N: len(y.calls) + 1, OfOp: y.of[op], Op: op, Key: key}
+	y.calls = append(y.calls, call)
+	return call
+}
+
+func (y *tally) all() []Call {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return slices.Clone(y.calls)
+}
+
+func (y *tally) count(ops []Op) (n int) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if len(ops) == 0 {
+		return len(y.calls)
+	}
+	for _, op := range ops {
+		n += y.of[op]
+	}
+	return n
 }
 
 // Calls returns the calls so far, in order.
-func (f *Faulty) Calls() []Call {
+func (f *Faulty) Calls() []Call { return f.tally.all() }
+
+// Count returns how many calls with one of ops there were so far, or with any
+// where none is named.
+func (f *Faulty) Count(ops ...Op) int { return f.tally.count(ops) }
+
+// Injected returns how many calls had a fault so far.
+func (f *Faulty) Injected() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]Call(nil), f.calls...)
+	return f.injected
+}
+
+// Crash makes every later call fail with err, and every stream that is open break
+// with it. Nil err means ErrInjected.
+func (f *Faulty) Crash(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead = Fail.With(err).error()
 }
 
 func (f *Faulty) plan(op Op, key string) Fault {
+	call := f.tally.add(op, key)
 	f.mu.Lock()
-	call := Call{N: len(f.calls) + 1, Op: op, Key: key}
-	f.calls = append(f.calls, call)
-	f.mu.Unlock()
-	if f.Plan == nil {
-		return None
+	defer f.mu.Unlock()
+	if f.dead != nil {
+		f.injected++
+		return Fault{kind: fail, err: f.dead}
 	}
-	return f.Plan(call)
+	fault := None
+	if f.Plan != nil {
+		fault = f.Plan(call)
+	}
+	if fault != None {
+		f.injected++
+	}
+	if fault.crash {
+		f.dead = fault.error()
+	}
+	return fault
+}
+
+func (f *Faulty) died() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
 }
 
 // Get implements storage.Bucket.
 func (f *Faulty) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	fault := f.plan(OpGet, key)
-	if fault == Fail || fault == LoseAnswer {
-		return nil, ErrInjected
+	if fault.kind == fail || fault.kind == loseAnswer {
+		return nil, fault.error()
 	}
 	r, err := f.Bucket.Get(ctx, key, offset, length)
-	if err == nil && fault == Cut {
-		r = cutStream{f.cut(r), r}
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	return &stream{f: f, r: fault.spoil(r, f.CutAfter), c: r}, nil
 }
 
+// stream breaks with its bucket.
+type stream struct {
+	f *Faulty
+	r io.Reader
+	c io.Closer
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	if err := s.f.died(); err != nil && !brokenBy(s.r) {
+		return 0, err
+	}
+	return s.r.Read(p)
+}
+
+func (s *stream) Close() error { return s.c.Close() }
+
+// cutStream is a stream of which only the reading is spoiled.
 type cutStream struct {
 	io.Reader
 	io.Closer
 }
 
 // cut gives r's first bytes and then the injected error, even where r is shorter.
-func (f *Faulty) cut(r io.Reader) io.Reader {
-	return io.MultiReader(io.LimitReader(r, f.CutAfter), broken{})
-}
-
-type broken struct{}
-
-func (broken) Read([]byte) (int, error) { return 0, ErrInjected }
+func (f *Faulty) cut(r io.Reader) io.Reader { return Cut.spoil(r, f.CutAfter) }
 
 // Put implements storage.Bucket.
 func (f *Faulty) Put(ctx context.Context, key string, r io.Reader, opts *storage.PutOptions) error {
-	switch f.plan(OpPut, key) {
-	case Fail:
-		return ErrInjected
-	case Cut:
-		return f.Bucket.Put(ctx, key, f.cut(r), opts)
-	case LoseAnswer:
-		return errors.Join(ErrInjected, f.Bucket.Put(ctx, key, r, opts))
+	fault := f.plan(OpPut, key)
+	if fault.kind == fail {
+		return fault.error()
 	}
-	return f.Bucket.Put(ctx, key, r, opts)
+	if fault.kind == cut || fault.kind == flip {
+		r = fault.spoil(r, f.CutAfter)
+	}
+	err := f.changing(ctx, key, func() error { return f.Bucket.Put(ctx, key, r, opts) })
+	if fault.kind == loseAnswer {
+		return errors.Join(fault.error(), err)
+	}
+	return err
 }
 
 // Stat implements storage.Bucket.
 func (f *Faulty) Stat(ctx context.Context, key string) (storage.Object, error) {
-	if f.plan(OpStat, key) != None {
-		return storage.Object{}, ErrInjected
+	if fault := f.plan(OpStat, key); fault.fails() {
+		return storage.Object{}, fault.error()
 	}
 	return f.Bucket.Stat(ctx, key)
 }
@@ -148,8 +222,8 @@ func (f *Faulty) Stat(ctx context.Context, key string) (storage.Object, error) {
 func (f *Faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
 		fault := f.plan(OpList, prefix)
-		if fault == Fail || fault == LoseAnswer {
-			yield(storage.Object{}, ErrInjected)
+		if fault.kind == fail || fault.kind == loseAnswer {
+			yield(storage.Object{}, fault.error())
 			return
 		}
 		var all []storage.Object
@@ -160,7 +234,10 @@ func (f *Faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Obje
 			}
 			all = append(all, object)
 		}
-		if fault == Cut {
+		switch fault.kind {
+		case stale:
+			all = f.older(prefix, all)
+		case cut:
 			all = all[:len(all)/2]
 		}
 		for _, object := range all {
@@ -168,19 +245,85 @@ func (f *Faulty) List(ctx context.Context, prefix string) iter.Seq2[storage.Obje
 				return
 			}
 		}
-		if fault == Cut {
-			yield(storage.Object{}, ErrInjected)
+		if fault.kind == cut {
+			yield(storage.Object{}, fault.error())
 		}
 	}
 }
 
 // Delete implements storage.Bucket.
 func (f *Faulty) Delete(ctx context.Context, key string) error {
-	switch f.plan(OpDelete, key) {
-	case Fail, Cut:
-		return ErrInjected
-	case LoseAnswer:
-		return errors.Join(ErrInjected, f.Bucket.Delete(ctx, key))
+	fault := f.plan(OpDelete, key)
+	if fault.kind == fail || fault.kind == cut {
+		return fault.error()
 	}
-	return f.Bucket.Delete(ctx, key)
+	err := f.changing(ctx, key, func() error { return f.Bucket.Delete(ctx, key) })
+	if fault.kind == loseAnswer {
+		return errors.Join(fault.error(), err)
+	}
+	return err
+}
+
+// PresignGet implements storage.Presigner where the bucket does. It is no request,
+// and so neither counted nor failed.
+func (f *Faulty) PresignGet(ctx context.Context, key string, offset, length int64, expires time.Duration) (*storage.PresignedRequest, error) {
+	p, err := storage.PresignerOf(f.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	return p.PresignGet(ctx, key, offset, length, expires)
+}
+
+// PresignPut implements storage.Presigner where the bucket does, as PresignGet.
+func (f *Faulty) PresignPut(ctx context.Context, key string, size int64, sha256 []byte, expires time.Duration) (*storage.PresignedRequest, error) {
+	p, err := storage.PresignerOf(f.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	return p.PresignPut(ctx, key, size, sha256, expires)
+}
+
+// change is what a key had before a put or a delete.
+type change struct {
+	key string
+	was *storage.Object // nil: nothing
+}
+
+// changing does a change and remembers it.
+func (f *Faulty) changing(ctx context.Context, key string, do func() error) error {
+	if f.Lag <= 0 {
+		return do()
+	}
+	c := change{key: key}
+	switch was, err := f.Bucket.Stat(ctx, key); {
+	case err == nil:
+		c.was = &was
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changes = append(f.changes, c)
+	return nil
+}
+
+// older takes the newest changes back from a list.
+func (f *Faulty) older(prefix string, all []storage.Object) []storage.Object {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := len(f.changes) - 1; i >= max(0, len(f.changes)-f.Lag); i-- {
+		c := f.changes[i]
+		if !strings.HasPrefix(c.key, prefix) {
+			continue
+		}
+		all = slices.DeleteFunc(all, func(o storage.Object) bool { return o.Key == c.key })
+		if c.was != nil {
+			all = append(all, *c.was)
+		}
+	}
+	slices.SortFunc(all, func(a, b storage.Object) int { return strings.Compare(a.Key, b.Key) })
+	return all
 }
