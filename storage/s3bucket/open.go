@@ -1,8 +1,8 @@
 package s3bucket
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -12,7 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
 // Config says where a bucket is and who asks. Printed or logged it shows no
@@ -29,6 +31,18 @@ type Config struct {
 	// are set. Zero: the default AWS chain (environment, files, roles).
 	AccessKeyID     string
 	SecretAccessKey string
+	// Profile is a profile of the AWS configuration files. Zero: what the AWS
+	// environment says, or "default".
+	Profile string
+	// Role is assumed with the credentials above, and renewed as long as the bucket
+	// is used. Nil: those credentials are used themselves.
+	Role *Role
+	// Attempts is how often a request is sent that fails in a way that may pass:
+	// a broken connection, no answer in time, 500, 502, 503 (SlowDown), 504 and the
+	// like. Between two attempts there is a pause that grows, up to 20 seconds, and
+	// differs by chance.
+	// Zero: what the AWS environment says, or else 5.
+	Attempts int
 	// SessionToken belongs to temporary static credentials. Zero: none.
 	SessionToken string
 	// VirtualHost addresses the bucket as a part of the host's name, also on an
@@ -37,15 +51,36 @@ type Config struct {
 	VirtualHost bool
 }
 
+// Role is an AWS role to assume, through the Security Token Service (STS).
+type Role struct {
+	// ARN names the role. It must be set.
+	ARN string
+	// ExternalID is what the owner of the role wants to be told, where it is in
+	// another account. Zero: none.
+	ExternalID string
+	// SessionName appears in the audit log of the role's owner. Zero: "vivarium".
+	SessionName string
+	// Duration is how long each set of credentials lasts, from 15 minutes; they are
+	// renewed in time. Zero: 15 minutes.
+	Duration time.Duration
+	// Endpoint is the URL of the token service, without user and password. Zero:
+	// Amazon's for the region, or what the AWS environment and configuration files
+	// say.
+	Endpoint string
+}
+
+// defaultAttempts is more patient than the SDK, as a Put may be the end of long work.
+const defaultAttempts = 5
+
 // Open gives the bucket called name on the server that cfg describes. It may read
 // AWS configuration files, and does not go to the server. Nil cfg and opts mean
 // the defaults given with their fields. A cfg that contradicts itself gives an
 // error that matches fs.ErrInvalid.
 //
-// A request is given up, and sent again up to twice, when the server cannot be
-// reached for 30 seconds (less in some modes of the AWS configuration), or for two minutes takes nothing of the request or does
-// not begin to answer it. An answer that stops in its middle is waited for until
-// the context of the call ends.
+// An attempt is given up when the server cannot be reached for 30 seconds (less in
+// some modes of the AWS configuration), or for two minutes takes nothing of the
+// request or does not begin to answer it. An answer that stops in its middle is
+// waited for until the context of the call ends.
 func Open(ctx context.Context, name string, cfg *Config, opts *Options) (*Bucket, error) {
 	return open(ctx, name, cfg, opts, answerTime)
 }
@@ -57,15 +92,7 @@ func open(ctx context.Context, name string, cfg *Config, opts *Options, limit ti
 	if err := cfg.check(name); err != nil {
 		return nil, err
 	}
-	load := []func(*config.LoadOptions) error{config.WithDefaultRegion("us-east-1")}
-	if cfg.Region != "" {
-		load = append(load, config.WithRegion(cfg.Region))
-	}
-	if cfg.AccessKeyID != "" {
-		static := credentials.NewStaticCredentialsProvider(cfg.AccessKeyID, cfg.SecretAccessKey, cfg.SessionToken)
-		load = append(load, config.WithCredentialsProvider(static))
-	}
-	loaded, err := config.LoadDefaultConfig(ctx, load...)
+	loaded, err := cfg.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("s3bucket: %w", err)
 	}
@@ -79,6 +106,50 @@ func open(ctx context.Context, name string, cfg *Config, opts *Options, limit ti
 	return b, b.err
 }
 
+// load is the AWS configuration with c over it.
+func (c *Config) load(ctx context.Context) (aws.Config, error) {
+	with := []func(*config.LoadOptions) error{config.WithDefaultRegion("us-east-1")}
+	if c.Region != "" {
+		with = append(with, config.WithRegion(c.Region))
+	}
+	if c.Profile != "" {
+		with = append(with, config.WithSharedConfigProfile(c.Profile))
+	}
+	if c.AccessKeyID != "" {
+		static := credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken)
+		with = append(with, config.WithCredentialsProvider(static))
+	}
+	if c.Attempts > 0 {
+		with = append(with, config.WithRetryMaxAttempts(c.Attempts))
+	}
+	loaded, err := config.LoadDefaultConfig(ctx, with...)
+	if err != nil {
+		return aws.Config{}, err
+	}
+	if loaded.RetryMaxAttempts == 0 {
+		loaded.RetryMaxAttempts = defaultAttempts
+	}
+	if c.Role != nil {
+		loaded.Credentials = c.Role.assumed(loaded)
+	}
+	return loaded, nil
+}
+
+// assumed gives the credentials of the role, got with those of base.
+func (r *Role) assumed(base aws.Config) aws.CredentialsProvider {
+	client := sts.NewFromConfig(base, func(o *sts.Options) {
+		if r.Endpoint != "" {
+			o.BaseEndpoint = &r.Endpoint
+		}
+	})
+	role := stscreds.NewAssumeRoleProvider(client, r.ARN, func(o *stscreds.AssumeRoleOptions) {
+		o.RoleSessionName = cmp.Or(r.SessionName, "vivarium")
+		o.ExternalID = optional(r.ExternalID)
+		o.Duration = r.Duration
+	})
+	return aws.NewCredentialsCache(role)
+}
+
 func (c *Config) check(name string) error {
 	var why string
 	switch {
@@ -88,8 +159,16 @@ func (c *Config) check(name string) error {
 		why = "only one of AccessKeyID and SecretAccessKey is set"
 	case c.SessionToken != "" && c.AccessKeyID == "":
 		why = "SessionToken is set without AccessKeyID"
-	case c.Endpoint != "":
-		why = endpointFault(c.Endpoint)
+	case c.Attempts < 0:
+		why = fmt.Sprintf("%d attempts", c.Attempts)
+	case c.Role != nil && c.Role.ARN == "":
+		why = "Role has no ARN"
+	case c.Role != nil && c.Role.Duration != 0 && c.Role.Duration < 15*time.Minute:
+		why = fmt.Sprintf("Role lasts %v, less than 15 minutes", c.Role.Duration)
+	case c.Endpoint != "" && endpointFault(c.Endpoint) != "":
+		why = "Endpoint " + endpointFault(c.Endpoint)
+	case c.Role != nil && c.Role.Endpoint != "" && endpointFault(c.Role.Endpoint) != "":
+		why = "Role.Endpoint " + endpointFault(c.Role.Endpoint)
 	}
 	if why != "" {
 		return fmt.Errorf("s3bucket: %s: %w", why, fs.ErrInvalid)
@@ -102,35 +181,15 @@ func endpointFault(endpoint string) string {
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil:
-		return "Endpoint is not a URL"
+		return "is not a URL"
 	case u.User != nil:
-		return "Endpoint holds a user or a password; use AccessKeyID and SecretAccessKey"
+		return "holds a user or a password; use AccessKeyID and SecretAccessKey"
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return "Endpoint is not of the form http://HOST or https://HOST"
+		return "is not of the form http://HOST or https://HOST"
 	case u.RawQuery != "" || u.Fragment != "":
-		return "Endpoint has a query or a fragment"
+		return "has a query or a fragment"
 	}
 	return ""
-}
-
-// Verify asks the server whether the bucket is there and may be used, with one
-// request, so that a wrong name, endpoint or key is found early. An absent bucket
-// matches fs.ErrNotExist, and a refusal fs.ErrPermission.
-func (b *Bucket) Verify(ctx context.Context) error {
-	if b.err != nil {
-		return b.err
-	}
-	_, err := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
-	switch statusOf(err) {
-	case 404:
-		err = &answer{fs.ErrNotExist, err}
-	case 401, 403:
-		err = &answer{fs.ErrPermission, err}
-	}
-	if err != nil {
-		return fmt.Errorf("s3bucket: bucket %s: %w", b.name, errors.Join(context.Cause(ctx), err))
-	}
-	return nil
 }
 
 // String describes c without its secrets.

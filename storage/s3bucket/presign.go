@@ -2,6 +2,7 @@ package s3bucket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -33,7 +34,7 @@ func (b *Bucket) PresignGet(ctx context.Context, key string, offset, length int6
 	}
 	in := &s3.GetObjectInput{Bucket: &b.name, Key: b.full(key), Range: byteRange(offset, end)}
 	began := time.Now()
-	signed, err := b.presigner().PresignGetObject(ctx, in, s3.WithPresignExpires(expires))
+	signed, err := b.presigner().PresignGetObject(ctx, b.set.get(in), s3.WithPresignExpires(expires))
 	if err != nil {
 		return nil, named("presign get", key, err)
 	}
@@ -57,7 +58,7 @@ func (b *Bucket) PresignPut(ctx context.Context, key string, size int64, sha256 
 		Bucket: &b.name, Key: b.full(key), ContentLength: &size, ChecksumSHA256: checksum(sha256),
 	}
 	began := time.Now()
-	signed, err := b.presigner().PresignPutObject(ctx, in, s3.WithPresignExpires(expires))
+	signed, err := b.presigner().PresignPutObject(ctx, b.set.put(in), s3.WithPresignExpires(expires))
 	if err != nil {
 		return nil, named("presign put", key, err)
 	}
@@ -72,6 +73,9 @@ func (b *Bucket) presigner() *s3.PresignClient { return s3.NewPresignClient(b.cl
 func (b *Bucket) checkPresign(ctx context.Context, key string, expires time.Duration) error {
 	if err := b.check(ctx, key); err != nil {
 		return err
+	}
+	if b.opts.Encryption.CustomerKey != nil {
+		return fmt.Errorf("s3bucket: presign with SSE-C, which would give the key away; use another Encryption: %w", errors.ErrUnsupported)
 	}
 	if expires < time.Second || expires > maxExpires {
 		return fmt.Errorf("s3bucket: presign for %v, not from a second to seven days: %w", expires, fs.ErrInvalid)

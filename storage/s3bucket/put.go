@@ -53,6 +53,9 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts *storage
 		up.ifNoneMatch = aws.String("*")
 	}
 	if err := up.send(ctx, r); err != nil {
+		if up.ifNoneMatch != nil && (statusOf(err) == 501 || codeOf(err) == "NotImplemented") {
+			err = fmt.Errorf("%w: %w", errUnconditional, err)
+		}
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = errors.Join(cause, err)
 		}
@@ -132,7 +135,7 @@ func (u *upload) putObject(ctx context.Context, body *bytes.Reader) error {
 		IfNoneMatch: u.ifNoneMatch, Metadata: u.metadata(),
 	}
 	start := body.Size() - int64(body.Len())
-	_, err := u.bucket.client.PutObject(ctx, in, u.bucket.digest(&in.ChecksumSHA256, u.sha256))
+	_, err := u.bucket.client.PutObject(ctx, u.bucket.set.put(in), u.bucket.digest(&in.ChecksumSHA256, u.sha256))
 	if _, seekErr := body.Seek(start, io.SeekStart); seekErr != nil { // for a repetition
 		return errors.Join(err, seekErr)
 	}
@@ -180,9 +183,9 @@ func (u *upload) stored(ctx context.Context) (bool, error) {
 // multipart sends everything r gives. spare is the first buffer of a part: the
 // first part is in it already, as what r begins with, and so copied onto itself.
 func (u *upload) multipart(ctx context.Context, r io.Reader, spare []byte) error {
-	created, err := u.bucket.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+	created, err := u.bucket.client.CreateMultipartUpload(ctx, u.bucket.set.create(&s3.CreateMultipartUploadInput{
 		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), Metadata: u.metadata(),
-	})
+	}))
 	if err != nil {
 		return err
 	}
@@ -197,10 +200,10 @@ func (u *upload) multipart(ctx context.Context, r io.Reader, spare []byte) error
 }
 
 func (u *upload) complete(ctx context.Context, id *string, parts []types.CompletedPart) error {
-	_, err := u.bucket.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+	_, err := u.bucket.client.CompleteMultipartUpload(ctx, u.bucket.set.complete(&s3.CompleteMultipartUploadInput{
 		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), UploadId: id, IfNoneMatch: u.ifNoneMatch,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
-	})
+	}))
 	return err
 }
 
@@ -209,7 +212,7 @@ func (u *upload) abort(ctx context.Context, id *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	_, err := u.bucket.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
-		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), UploadId: id,
+		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), UploadId: id, RequestPayer: u.bucket.set.payer,
 	})
 	if err != nil && codeOf(err) != "NoSuchUpload" {
 		return fmt.Errorf("abort upload: %w", err)
@@ -230,8 +233,8 @@ func (u *upload) sendParts(ctx context.Context, id *string, r io.Reader, spare [
 	submit := func(data []byte) {
 		part := &types.CompletedPart{PartNumber: aws.Int32(int32(len(parts) + 1))}
 		parts = append(parts, part)
-		g.Go(func() (err error) {
-			part.ETag, err = u.sendPart(ctx, id, part.PartNumber, data)
+		g.Go(func() error {
+			err := u.sendPart(ctx, id, part, data)
 			free <- data[:cap(data)]
 			return err
 		})
@@ -291,13 +294,14 @@ func fill(p []byte, r io.Reader) (n int, err error) {
 	return n, err
 }
 
-func (u *upload) sendPart(ctx context.Context, id *string, number *int32, data []byte) (*string, error) {
-	out, err := u.bucket.client.UploadPart(ctx, &s3.UploadPartInput{
-		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), UploadId: id, PartNumber: number,
+func (u *upload) sendPart(ctx context.Context, id *string, part *types.CompletedPart, data []byte) error {
+	out, err := u.bucket.client.UploadPart(ctx, u.bucket.set.part(&s3.UploadPartInput{
+		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), UploadId: id, PartNumber: part.PartNumber,
 		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
-	})
+	}))
 	if err != nil {
-		return nil, fmt.Errorf("part %d: %w", *number, err)
+		return fmt.Errorf("part %d: %w", *part.PartNumber, err)
 	}
-	return out.ETag, nil
+	part.ETag, part.ChecksumCRC32, part.ChecksumSHA256 = out.ETag, out.ChecksumCRC32, out.ChecksumSHA256
+	return nil
 }

@@ -3,8 +3,9 @@
 //
 // The server must honour "If-None-Match: *" on PutObject and on
 // CompleteMultipartUpload (Amazon S3 does since 2024), as that is what makes a
-// version of a volume whole or absent. One that ignores the header loses the
-// promise silently; storagetest.Exercise finds out.
+// version of a volume whole or absent. One that refuses the header gives an error
+// that matches errors.ErrUnsupported. One that ignores it loses the promise silently;
+// [Bucket.Probe] and storagetest.Exercise find out.
 package s3bucket
 
 import (
@@ -37,6 +38,16 @@ type Options struct {
 	// Parallel is how many parts of one object are sent at once. A Put holds up
 	// to Parallel+1 parts in memory. Zero: 4.
 	Parallel int
+	// Encryption is by the server. Zero: the bucket's default.
+	Encryption Encryption
+	// StorageClass is the class of what is put, such as "STANDARD_IA". Zero: the
+	// server's default. A class that has to be thawed before it can be read will not do.
+	StorageClass string
+	// Tags go on what is put, at most ten. Zero: none.
+	Tags map[string]string
+	// RequesterPays agrees to pay for requests on a bucket of someone else's. Zero:
+	// requests on such a bucket are refused by the server.
+	RequesterPays bool
 	// Checksums says whether x-amz-checksum-* headers are used. Zero: on Amazon S3.
 	Checksums Checksums
 	// PageSize is how many keys are listed at a time. Zero: as many as the server
@@ -60,6 +71,7 @@ type Bucket struct {
 	opts   Options
 	err    error // bad options; every method returns it
 
+	set       settings
 	checksums bool // x-amz-checksum-* are sent
 }
 
@@ -73,8 +85,11 @@ func New(client *s3.Client, name string, opts *Options) *Bucket {
 	if opts != nil {
 		b.opts = *opts
 	}
-	b.err = b.opts.complete()
-	b.checksums = b.opts.Checksums.on(client.Options().BaseEndpoint)
+	endpoint := client.Options().BaseEndpoint
+	if b.err = b.opts.complete(endpoint); b.err == nil {
+		b.set, b.err = b.opts.settings()
+	}
+	b.checksums = b.opts.Checksums.on(endpoint)
 	b.client = s3.New(client.Options(), func(o *s3.Options) {
 		if b.opts.Checksums == ChecksumsAuto && b.checksums {
 			return // as the client says
@@ -108,7 +123,7 @@ func (c Checksums) on(endpoint *string) bool {
 	return c == ChecksumsOn || c == ChecksumsAuto && (endpoint == nil || isAWS(*endpoint))
 }
 
-func (o *Options) complete() error {
+func (o *Options) complete(endpoint *string) error {
 	switch {
 	case o.PartSize != 0 && o.PartSize < minPartSize || o.PartSize > 5<<30:
 		return fmt.Errorf("s3bucket: part size of %d bytes is not from 5 MiB to 5 GiB: %w", o.PartSize, fs.ErrInvalid)
@@ -118,6 +133,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("s3bucket: checksums %d: %w", o.Checksums, fs.ErrInvalid)
 	case o.PageSize < 0:
 		return fmt.Errorf("s3bucket: %d keys a page: %w", o.PageSize, fs.ErrInvalid)
+	case len(o.Tags) > maxTags:
+		return fmt.Errorf("s3bucket: %d tags, more than S3 takes (%d): %w", len(o.Tags), maxTags, fs.ErrInvalid)
 	case len(o.Prefix) > 200:
 		return fmt.Errorf("s3bucket: prefix is longer than 200 bytes: %w", fs.ErrInvalid)
 	}
@@ -127,7 +144,7 @@ func (o *Options) complete() error {
 	if o.Parallel == 0 {
 		o.Parallel = defaultParallel
 	}
-	return nil
+	return o.Encryption.check(endpoint)
 }
 
 func isAWS(endpoint string) bool {
@@ -164,7 +181,7 @@ func (b *Bucket) Stat(ctx context.Context, key string) (storage.Object, error) {
 }
 
 func (b *Bucket) head(ctx context.Context, key string) (*s3.HeadObjectOutput, error) {
-	return b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.name, Key: b.full(key)})
+	return b.client.HeadObject(ctx, b.set.head(&s3.HeadObjectInput{Bucket: &b.name, Key: b.full(key)}))
 }
 
 // Delete implements storage.Bucket. In a bucket with versioning it leaves a
@@ -173,7 +190,7 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	if err := b.check(ctx, key); err != nil {
 		return err
 	}
-	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: b.full(key)})
+	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: b.full(key), RequestPayer: b.set.payer})
 	if err = named("delete", key, err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -187,7 +204,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[storage.Obje
 			yield(storage.Object{}, err)
 			return
 		}
-		in := &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: b.full(prefix)}
+		in := &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: b.full(prefix), RequestPayer: b.set.payer}
 		if b.opts.PageSize > 0 {
 			in.MaxKeys = &b.opts.PageSize
 		}
@@ -262,7 +279,7 @@ func (r *reader) open() error {
 	in := &s3.GetObjectInput{
 		Bucket: &r.bucket.name, Key: r.bucket.full(r.key), IfMatch: r.etag, Range: byteRange(r.at, r.end),
 	}
-	out, err := r.bucket.client.GetObject(r.ctx, in)
+	out, err := r.bucket.client.GetObject(r.ctx, r.bucket.set.get(in))
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func silent(t *testing.T, reads bool) string {
 func TestSilentServerIsGivenUp(t *testing.T) {
 	for name, reads := range map[string]bool{"takes everything": true, "takes nothing": false} {
 		t.Run(name, func(t *testing.T) {
-			cfg := &s3bucket.Config{Endpoint: silent(t, reads), AccessKeyID: "access", SecretAccessKey: "secret"}
+			cfg := &s3bucket.Config{Endpoint: silent(t, reads), AccessKeyID: "access", SecretAccessKey: "secret", Attempts: 2}
 			b, err := s3bucket.OpenImpatient(t.Context(), "bucket", cfg, &s3bucket.Options{PartSize: 64 * mib}, 50*time.Millisecond)
 			if err != nil {
 				t.Fatal(err)
