@@ -49,6 +49,8 @@ type race struct {
 	all        bool // no contender is left out for being slow
 	pause      time.Duration
 	round      int
+	start      time.Time                             // of the first round
+	length     time.Duration                         // of the first round
 	times      map[string]map[string][]time.Duration // by operation and contender
 	requests   map[string]map[string]int64
 }
@@ -59,6 +61,19 @@ const (
 	hopeless = 1.5
 	patience = 4
 )
+
+// late reports whether another round, of half the first one's length as the slow
+// peers are out of it, would end after the budget. There is always a first.
+func (r *race) late(budget time.Duration) bool {
+	if r.round == 0 {
+		r.start = time.Now()
+		return false
+	}
+	if r.round == 1 {
+		r.length = time.Since(r.start)
+	}
+	return time.Since(r.start)+r.length/2 > budget
+}
 
 func (r *race) run() {
 	r.round++
@@ -179,8 +194,11 @@ func (r *race) timed(o operation, t *tree, c *contender, out string) error {
 		err = c.sync(ctx, t)
 	}
 	took := time.Since(start)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
 	if err != nil {
-		return errors.Join(context.Cause(ctx), err)
+		return err
 	}
 	r.times[o.name][c.name] = append(r.times[o.name][c.name], took)
 	if c.kind != peer {

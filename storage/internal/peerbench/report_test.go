@@ -32,6 +32,9 @@ func (r *race) table(w io.Writer) {
 
 func (r *race) cell(o operation, c *contender) string {
 	n := len(r.times[o.name][c.name])
+	if n == 0 && c.lost[o.tree] != nil {
+		return "left out"
+	}
 	if n == 0 {
 		return "-"
 	}
