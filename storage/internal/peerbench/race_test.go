@@ -56,10 +56,12 @@ type race struct {
 }
 
 // A peer whose median is over hopeless times that of the best peer is not measured
-// again, and none is given more than patience times the best and race.pause.
+// again, and none is given more than patience times the best and race.pause. The
+// first sync gets more, as a peer that does not end it is in nothing that follows.
 const (
-	hopeless = 1.5
-	patience = 4
+	hopeless      = 1.5
+	patience      = 4
+	firstPatience = 8
 )
 
 // late reports whether another round, of half the first one's length as the slow
@@ -178,12 +180,26 @@ func (r *race) measure(o operation, t *tree, c *contender) error {
 	return same(ctx, t, c, out)
 }
 
+// slowError is why a peer was cut off.
+type slowError struct {
+	at    string // the operation
+	limit time.Duration
+	best  string
+}
+
+func (e *slowError) Error() string {
+	return fmt.Sprintf("%s took more than %.1f s, far more than %s takes", e.at, e.limit.Seconds(), e.best)
+}
+
 func (r *race) timed(o operation, t *tree, c *contender, out string) error {
 	ctx, stop := context.WithCancel(r.b.Context())
 	defer stop()
 	if best := r.best(o); best != nil && c.kind == peer && !r.all {
 		limit := patience*r.median(o, best) + r.pause
-		ctx, stop = context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took more than %.1f s, and %s takes %.2f", limit.Seconds(), best.name, r.median(o, best).Seconds()))
+		if o.what == first {
+			limit = firstPatience*r.median(o, best) + r.pause
+		}
+		ctx, stop = context.WithTimeoutCause(ctx, limit, &slowError{at: o.name, limit: limit, best: best.name})
 		defer stop()
 	}
 	requests, start := r.g.traffic.requests.Load(), time.Now()

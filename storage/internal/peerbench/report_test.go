@@ -1,9 +1,11 @@
 package peerbench
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/vivarium-go/vivarium/internal/figure"
@@ -61,7 +63,7 @@ func (r *race) figures(prefix string, local, exec *contender) {
 				name += "_exec"
 			}
 			if best != nil {
-				r.line(o, name, c, best, "best-peer("+best.name+")")
+				r.line(o, name, c, best, "best-peer("+best.name+r.unmeasured(o)+")")
 			}
 			if low != nil {
 				r.line(o, name, c, low, "floor")
@@ -74,6 +76,28 @@ func (r *race) figures(prefix string, local, exec *contender) {
 	ofFloor := max(1, r.requests["repo_first"]["floor"])
 	n := r.requests["repo_first"][local.name]
 	figure.Line(os.Stdout, prefix+"requests_first", float64(n), "requests", float64(n)/float64(ofFloor), "floor")
+}
+
+// unmeasured names the peers that are here and that the best was not chosen from,
+// as in ",without-aws": one of them might have been better.
+func (r *race) unmeasured(o operation) string {
+	var names []string
+	for _, c := range r.contenders {
+		if c.kind == peer && len(r.times[o.name][c.name]) == 0 && !slower(c.lost[o.tree], o) {
+			names = append(names, c.name)
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return ",without-" + strings.Join(names, "-")
+}
+
+// slower reports whether a peer was lost for being slow at this very operation,
+// which is a measurement too.
+func slower(lost error, o operation) bool {
+	var slow *slowError
+	return errors.As(lost, &slow) && slow.at == o.name
 }
 
 func (r *race) line(o operation, name string, c, other *contender, vs string) {
