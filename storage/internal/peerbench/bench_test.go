@@ -135,10 +135,10 @@ func BenchmarkEdit(b *testing.B) {
 		b.Fatal(err)
 	}
 	v := newVolumes(g, onHere(g.dir), "edit")
-	if err := v.fresh(b.Context(), t); err != nil {
+	if err := v.fresh(g.ctx, t); err != nil {
 		b.Fatal(err)
 	}
-	if err := v.sync(b.Context(), t); err != nil {
+	if err := v.sync(g.ctx, t); err != nil {
 		b.Fatal(err)
 	}
 	var sent int64
@@ -148,7 +148,7 @@ func BenchmarkEdit(b *testing.B) {
 			b.Fatal(err)
 		}
 		before, start := g.traffic.bytes.Load(), time.Now()
-		if err := v.sync(b.Context(), t); err != nil {
+		if err := v.sync(g.ctx, t); err != nil {
 			b.Fatal(err)
 		}
 		sent, took = g.traffic.bytes.Load()-before, time.Since(start)

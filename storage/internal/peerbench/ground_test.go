@@ -23,6 +23,7 @@ import (
 
 // ground is what all contenders stand on: one server, one directory in memory.
 type ground struct {
+	ctx     context.Context // ends with the benchmark, and when it is interrupted
 	server  *s3test.Server
 	dir     string
 	traffic traffic
@@ -47,25 +48,16 @@ func newGround(b *testing.B) *ground {
 	if err != nil {
 		b.Fatal(err)
 	}
-	interrupted, done := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		select {
-		case <-interrupted:
-			_ = os.RemoveAll(dir)
-			os.Exit(130)
-		case <-done:
-		}
-	}()
+	ctx, stop := signal.NotifyContext(b.Context(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second interrupt ends the process
 	b.Cleanup(func() {
-		signal.Stop(interrupted)
-		close(done)
+		stop()
 		if err := os.RemoveAll(dir); err != nil {
 			b.Errorf("clean-up: %v", err)
 		}
 	})
 	b.Setenv("TMPDIR", dir) // for the server's b.TempDir
-	return &ground{server: s3test.Start(b), dir: dir}
+	return &ground{ctx: ctx, server: s3test.Start(b), dir: dir}
 }
 
 // sweep removes the directories of runs whose process is gone.

@@ -93,7 +93,7 @@ func (r *race) run() {
 			if err == nil {
 				continue
 			}
-			if c.kind != peer || r.b.Context().Err() != nil {
+			if c.kind != peer || r.g.ctx.Err() != nil {
 				r.b.Fatalf("%s: %s: %v", o.name, c.name, err)
 			}
 			c.lost[o.tree] = err
@@ -121,7 +121,7 @@ func (r *race) ready(o operation, t *tree) error {
 		return nil
 	}
 	for _, p := range r.places {
-		if err := p.bring(r.b.Context(), t, names...); err != nil {
+		if err := p.bring(r.g.ctx, t, names...); err != nil {
 			return err
 		}
 	}
@@ -134,7 +134,7 @@ func (r *race) tidy(o operation, t *tree) error {
 		if o.tree == "repo" || p.at(t) == t.dir {
 			continue
 		}
-		if err := p.drop(r.b.Context(), p.at(t)); err != nil {
+		if err := p.drop(r.g.ctx, p.at(t)); err != nil {
 			return err
 		}
 	}
@@ -148,7 +148,7 @@ func (r *race) hopeless(o operation, c *contender) bool {
 
 // measure times one operation, and checks what it did.
 func (r *race) measure(o operation, t *tree, c *contender) error {
-	ctx := r.b.Context()
+	ctx := r.g.ctx
 	if o.what == first {
 		if err := c.fresh(ctx, t); err != nil {
 			return err
@@ -192,7 +192,7 @@ func (e *slowError) Error() string {
 }
 
 func (r *race) timed(o operation, t *tree, c *contender, out string) error {
-	ctx, stop := context.WithCancel(r.b.Context())
+	ctx, stop := context.WithCancel(r.g.ctx)
 	defer stop()
 	if best := r.best(o); best != nil && c.kind == peer && !r.all {
 		limit := patience*r.median(o, best) + r.pause

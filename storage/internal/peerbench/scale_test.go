@@ -108,13 +108,13 @@ func measureScale(b *testing.B, g *ground, n int, base map[string]scaleResult) {
 	j := &scaleJob{Server: *g.server, Dir: filepath.Join(g.dir, fmt.Sprint("files-", n)), Out: filepath.Join(g.dir, "out")}
 	err := manyFiles(j.Dir, n)
 	if err == nil {
-		j.digest, err = digest(b.Context(), here{}, j.Dir, false)
+		j.digest, err = digest(g.ctx, here{}, j.Dir, false)
 	}
 	if err != nil {
 		b.Fatal(err)
 	}
 	for _, op := range []string{"first", "noop", "restore"} {
-		result, err := j.start(b.Context(), op)
+		result, err := j.start(g.ctx, op)
 		if err != nil {
 			b.Fatalf("%s of %d files: %v", op, n, err)
 		}
@@ -123,7 +123,7 @@ func measureScale(b *testing.B, g *ground, n int, base map[string]scaleResult) {
 		}
 		scaleFigures(op, n, result, base[op])
 	}
-	if err := j.end(b.Context()); err != nil {
+	if err := j.end(g.ctx); err != nil {
 		b.Fatal(err)
 	}
 }
