@@ -164,9 +164,9 @@ func clock(words []string) (tree.Time, error) {
 // maxRecord bounds what one entry of a listing may take.
 const maxRecord = 1 << 20
 
-// until reads up to sep, which is not part of what it returns. The end of the
+// readUntil reads up to sep, which is not part of what it returns. The end of the
 // input before that is io.ErrUnexpectedEOF.
-func until(r *bufio.Reader, sep string) ([]byte, error) {
+func readUntil(r *bufio.Reader, sep string) ([]byte, error) {
 	var out []byte
 	for {
 		part, err := r.ReadSlice(sep[len(sep)-1])
@@ -220,7 +220,7 @@ func (n *numbers) time() tree.Time {
 
 // gnu reads what find -printf wrote of one entry.
 func (l *lister) gnu(r *bufio.Reader) (*found, byte, error) {
-	text, err := until(r, "\x00")
+	text, err := readUntil(r, "\x00")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -237,7 +237,7 @@ func (l *lister) gnu(r *bufio.Reader) (*found, byte, error) {
 	f.UID, f.GID = uint32(n.uint(10)), uint32(n.uint(10))
 	f.sparse = n.uint(10)*512 < uint64(f.Size)
 	f.Path = n.text
-	target, err := until(r, "\x00")
+	target, err := readUntil(r, "\x00")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -250,7 +250,7 @@ func (l *lister) gnu(r *bufio.Reader) (*found, byte, error) {
 
 // plain reads what stat wrote of one entry.
 func (l *lister) plain(r *bufio.Reader) (*found, byte, error) {
-	first, err := until(r, "\n")
+	first, err := readUntil(r, "\n")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -259,7 +259,7 @@ func (l *lister) plain(r *bufio.Reader) (*found, byte, error) {
 	}
 	text := string(first)
 	for {
-		more, err := until(r, "\n")
+		more, err := readUntil(r, "\n")
 		if err != nil {
 			return nil, 0, err
 		}

@@ -416,7 +416,7 @@ func (p *packer) upload(cur *pack) {
 func (v *Volume) putNamed(ctx context.Context, key func(string) string, data []byte, nonce string) (string, error) {
 	sum := sha256.Sum256(data)
 	name := hex.EncodeToString(sum[:]) + "." + nonce
-	err := v.bucket.Put(ctx, key(name), bytes.NewReader(data), &PutOptions{})
+	err := v.bucket.Put(ctx, key(name), bytes.NewReader(data), &PutOptions{SHA256: sum[:], Size: int64(len(data))})
 	if err != nil {
 		return "", fmt.Errorf("store object %s: %w", key(name), err)
 	}

@@ -196,7 +196,7 @@ func (p *pruning) carry(ctx context.Context, f *record) error {
 
 // now asks the bucket what time it is, by a small object.
 func (p *pruning) now(ctx context.Context) (time.Time, error) {
-	key := p.v.name + "/_clock/" + nonce()
+	key := p.v.name + "/_clock/" + newNonce()
 	if err := p.v.bucket.Put(ctx, key, noBytes{}, nil); err != nil {
 		return time.Time{}, err
 	}

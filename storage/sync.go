@@ -70,7 +70,7 @@ func (v *Volume) sync(ctx context.Context, sb Runner, dir string) (*Version, err
 	if err != nil {
 		return nil, err
 	}
-	s := &syncing{v: v, meter: &meter{call: v.opts.Progress}, at: v.placeOf(sb, dir), nonce: nonce(), taken: map[string]*found{}}
+	s := &syncing{v: v, meter: &meter{call: v.opts.Progress}, at: v.placeOf(sb, dir), nonce: newNonce(), taken: map[string]*found{}}
 	started := time.Now()
 	s.meter.begin(PhaseList, 0, 0)
 	if err := s.look(ctx); err != nil {

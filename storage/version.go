@@ -56,11 +56,11 @@ const idLayout = "20060102-150405.000000000"
 var idShape = regexp.MustCompile(`^[0-9]{8}-[0-9]{6}\.[0-9]{9}-[1-9][0-9]{0,9}-[a-z2-7]{8}$`)
 
 func newID(t time.Time, slot uint64) string {
-	return t.UTC().Format(idLayout) + "-" + strconv.FormatUint(slot, 10) + "-" + nonce()
+	return t.UTC().Format(idLayout) + "-" + strconv.FormatUint(slot, 10) + "-" + newNonce()
 }
 
-// nonce gives 8 random digits: 40 bits.
-func nonce() string { return strings.ToLower(rand.Text())[:8] }
+// newNonce gives 8 random digits: 40 bits.
+func newNonce() string { return strings.ToLower(rand.Text())[:8] }
 
 // parseID gives the time and the slot in an id, and whether it is well formed.
 func parseID(id string) (t time.Time, slot uint64, ok bool) {
