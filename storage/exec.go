@@ -566,6 +566,11 @@ func (s *sandboxStage) write(w *tarstream.Writer, e *tree.Entry, out *outlet) er
 	if e.Kind == tree.Dir {
 		m.Mode |= 0o700 // its own comes when nothing in it will change
 	}
+	return writeEntry(w, m, e, out)
+}
+
+// writeEntry writes an entry as m, with its contents.
+func writeEntry(w *tarstream.Writer, m *tarstream.Member, e *tree.Entry, out *outlet) error {
 	var runs []tarstream.Run
 	at := int64(0)
 	for _, c := range e.Chunks {

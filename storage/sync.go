@@ -70,13 +70,18 @@ func (v *Volume) sync(ctx context.Context, sb Runner, dir string) (*Version, err
 	if err != nil {
 		return nil, err
 	}
-	s := &syncing{v: v, meter: &meter{call: v.opts.Progress}, at: v.placeOf(sb, dir), nonce: newNonce(), taken: map[string]*found{}}
+	return v.syncFrom(ctx, v.placeOf(sb, dir))
+}
+
+// syncFrom makes a version of what a place holds.
+func (v *Volume) syncFrom(ctx context.Context, at place) (*Version, error) {
+	s := &syncing{v: v, meter: &meter{call: v.opts.Progress}, at: at, nonce: newNonce(), taken: map[string]*found{}}
 	started := time.Now()
 	s.meter.begin(PhaseList, 0, 0)
 	if err := s.look(ctx); err != nil {
 		return nil, err
 	}
-	err = s.readAll(ctx)
+	err := s.readAll(ctx)
 	if s.in != nil {
 		err = s.in.close(err)
 	}

@@ -51,7 +51,7 @@ type place struct {
 }
 
 // onHere is this machine. Its trees are where they were made.
-func onHere(dir string) *place { return &place{run: here{}, ours: here{}, dir: dir} }
+func onHere(dir string) *place { return &place{run: here{}, ours: storage.Local{}, dir: dir} }
 
 // inSandbox makes a sandbox on this machine whose files are below dir, or says
 // why it cannot.
