@@ -74,7 +74,7 @@ type intake struct {
 
 	cur    *reading
 	batch  *batch // files that are gathered for one frame
-	bufs   chan []byte
+	bufs   buffers
 	jobs   chan *batch
 	group  errgroup.Group
 	ctx    context.Context
@@ -123,21 +123,19 @@ func (v *Volume) newIntake(ctx context.Context, m *meter, nonce string) *intake 
 	ctx, cancel := context.WithCancel(ctx)
 	workers := max(2, runtime.GOMAXPROCS(0))
 	bufs := workers + 2
-	room := v.opts.Memory - int64(bufs)*cut.Max - int64(workers)*(cut.Max+frameSize)
+	room := v.opts.Memory - int64(bufs)*cut.Max - int64(workers)*(cut.Max+cut.Max/8)
 	in := &intake{
 		v: v, meter: m, enc: encoder(v.opts.Compression), nonce: nonce,
-		bufs: make(chan []byte, bufs), jobs: make(chan *batch),
+		bufs: newBuffers(bufs, cut.Max), jobs: make(chan *batch),
 		ctx: ctx, cancel: cancel,
 		blobs: blobIndex{all: map[[32]byte]*tree.Blob{}},
-	}
-	for range bufs {
-		in.bufs <- nil // made when needed
 	}
 	in.packs.open(in, int(max(room/packSize, 2)))
 	for range workers {
 		in.group.Go(func() error {
+			var out []byte // what is compressed, reused
 			for b := range in.jobs {
-				if err := in.work(b); err != nil {
+				if err := in.work(b, &out); err != nil {
 					in.cancel()
 					return err
 				}
@@ -181,18 +179,40 @@ func reason(errs ...error) error {
 	return first
 }
 
-// take gives an empty buffer of cut.Max bytes.
-func (in *intake) take() ([]byte, error) {
+// buffers are a bounded number of buffers of one size. The one that was given back
+// last is used first, and others are made only when none is at hand.
+type buffers struct {
+	size  int
+	spare chan []byte
+	more  chan struct{}
+}
+
+func newBuffers(n, size int) buffers {
+	b := buffers{size: size, spare: make(chan []byte, n), more: make(chan struct{}, n)}
+	for range n {
+		b.more <- struct{}{}
+	}
+	return b
+}
+
+// take gives an empty buffer, and waits for one while all are in use.
+func (b buffers) take(ctx context.Context) ([]byte, error) {
 	select {
-	case buf := <-in.bufs:
-		if buf == nil {
-			buf = make([]byte, 0, cut.Max)
-		}
+	case buf := <-b.spare:
 		return buf[:0], nil
-	case <-in.ctx.Done():
-		return nil, context.Cause(in.ctx)
+	default:
+	}
+	select {
+	case buf := <-b.spare:
+		return buf[:0], nil
+	case <-b.more:
+		return make([]byte, 0, b.size), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }
+
+func (b buffers) give(buf []byte) { b.spare <- buf }
 
 func (in *intake) send(b *batch) error {
 	select {
@@ -240,7 +260,7 @@ func (in *intake) data(r io.Reader, n int64) error {
 
 func (in *intake) small(r io.Reader, n int) error {
 	if in.batch == nil {
-		buf, err := in.take()
+		buf, err := in.bufs.take(in.ctx)
 		if err != nil {
 			return err
 		}
@@ -272,7 +292,7 @@ func (in *intake) piece(n int) *piece {
 
 // large cuts n bytes into chunks, each a batch of its own.
 func (in *intake) large(r io.Reader, n int64) error {
-	buf, err := in.take()
+	buf, err := in.bufs.take(in.ctx)
 	if err != nil {
 		return err
 	}
@@ -282,7 +302,7 @@ func (in *intake) large(r io.Reader, n int64) error {
 		more := int(min(n, int64(cap(buf)-off)))
 		buf = buf[:off+more]
 		if _, err := io.ReadFull(r, buf[off:]); err != nil {
-			in.bufs <- buf
+			in.bufs.give(buf)
 			return err
 		}
 		n -= int64(more)
@@ -293,7 +313,7 @@ func (in *intake) large(r io.Reader, n int64) error {
 		var next []byte
 		last := size == len(buf) && n == 0
 		if !last {
-			if next, err = in.take(); err != nil {
+			if next, err = in.bufs.take(in.ctx); err != nil {
 				return err
 			}
 			next = append(next, buf[size:]...)
@@ -306,7 +326,7 @@ func (in *intake) large(r io.Reader, n int64) error {
 }
 
 // work finds the contents of a batch that are new, and stores them as one frame.
-func (in *intake) work(b *batch) error {
+func (in *intake) work(b *batch, out *[]byte) error {
 	var fresh []*tree.Blob
 	keep := b.buf[:0]
 	for _, p := range b.parts {
@@ -320,18 +340,18 @@ func (in *intake) work(b *batch) error {
 	}
 	var err error
 	if len(fresh) > 0 {
-		err = in.store(keep, fresh)
+		err = in.store(keep, fresh, out)
 	}
-	in.bufs <- b.buf
+	in.bufs.give(b.buf)
 	return err
 }
 
-func (in *intake) store(data []byte, blobs []*tree.Blob) error {
+func (in *intake) store(data []byte, blobs []*tree.Blob, out *[]byte) error {
 	frame := &tree.Frame{Size: uint32(len(data)), Raw: true}
 	packed := data
-	if packs(in.enc, data) {
-		if small := in.enc.EncodeAll(data, nil); len(small) < len(data) {
-			packed, frame.Raw = small, false
+	if len(blobs) > 1 || packs(in.enc, data) {
+		if *out = in.enc.EncodeAll(data, (*out)[:0]); len(*out) < len(data) {
+			packed, frame.Raw = *out, false
 		}
 	}
 	frame.Stored = uint32(len(packed))
@@ -345,7 +365,7 @@ func (in *intake) store(data []byte, blobs []*tree.Blob) error {
 type packer struct {
 	in   *intake
 	cur  chan *pack // holds the one that is being filled, or nil
-	bufs chan []byte
+	bufs buffers
 	up   errgroup.Group
 }
 
@@ -355,11 +375,8 @@ type pack struct {
 }
 
 func (p *packer) open(in *intake, bufs int) {
-	p.in, p.cur, p.bufs = in, make(chan *pack, 1), make(chan []byte, bufs)
+	p.in, p.cur, p.bufs = in, make(chan *pack, 1), newBuffers(bufs, packSize)
 	p.cur <- nil
-	for range bufs {
-		p.bufs <- nil // made when needed
-	}
 }
 
 // add puts a frame into the pack that is being filled, and waits for a buffer
@@ -372,15 +389,11 @@ func (p *packer) add(f *tree.Frame, data []byte) error {
 		cur = nil
 	}
 	if cur == nil {
-		select {
-		case buf := <-p.bufs:
-			if buf == nil {
-				buf = make([]byte, 0, packSize)
-			}
-			cur = &pack{buf: buf[:0]}
-		case <-p.in.ctx.Done():
-			return context.Cause(p.in.ctx)
+		buf, err := p.bufs.take(p.in.ctx)
+		if err != nil {
+			return err
 		}
+		cur = &pack{buf: buf}
 	}
 	f.Pack, f.Off = &cur.Pack, uint32(len(cur.buf))
 	cur.buf = append(cur.buf, data...)
@@ -402,7 +415,7 @@ func (p *packer) upload(cur *pack) {
 		name, err := p.in.v.putNamed(p.in.ctx, p.in.v.packKey, cur.buf, p.in.nonce)
 		cur.Name = name
 		p.in.added.Add(int64(len(cur.buf)))
-		p.bufs <- cur.buf
+		p.bufs.give(cur.buf)
 		if err != nil {
 			p.in.cancel()
 		}

@@ -396,13 +396,17 @@ func (s *localStage) hand(ctx context.Context, root *os.Root, entries []*tree.En
 			}
 			out.done(e)
 		default:
-			data := make([]byte, 0, e.Size)
-			for _, c := range e.Chunks {
+			var data []byte
+			for i, c := range e.Chunks {
 				part, err := out.next(c.Blob)
 				if err != nil {
 					return err
 				}
-				data = append(data, part...)
+				if i == 0 {
+					data = part[:len(part):len(part)] // most files are one blob
+				} else {
+					data = append(data, part...)
+				}
 			}
 			select {
 			case jobs <- job{e, data}:

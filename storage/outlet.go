@@ -233,8 +233,8 @@ func checkBlob(b *tree.Blob, frame []byte) error {
 	return nil
 }
 
-// next gives the next blob in the order that was told. Its bytes are valid until the
-// following call.
+// next gives the next blob in the order that was told. Its bytes are not to be
+// changed, and stay as they are.
 func (o *outlet) next(b *tree.Blob) ([]byte, error) {
 	u := o.kept.get(b.Frame)
 	if u == nil {
