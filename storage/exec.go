@@ -356,9 +356,11 @@ func cutShort(err error) error {
 }
 
 func (s *sandboxed) read(ctx context.Context, want []*found, in *intake) (steady bool, err error) {
-	var plain, sparse []*found
+	var plain, sparse, large []*found
 	for _, f := range want {
-		if f.sparse {
+		if f.Kind == tree.File && s.v.goesDirect(f.Size, f.sparse) {
+			large = append(large, f)
+		} else if f.sparse {
 			sparse = append(sparse, f)
 		} else {
 			plain = append(plain, f)
@@ -369,7 +371,18 @@ func (s *sandboxed) read(ctx context.Context, want []*found, in *intake) (steady
 		return false, err
 	}
 	alsoSteady, err := s.readSome(ctx, sparse, in, "sparse")
-	return steady && alsoSteady, err
+	steady = steady && alsoSteady
+	if len(large) > 0 && err == nil {
+		_, err = s.v.presigner()
+	}
+	for _, f := range large {
+		if err != nil {
+			return false, err
+		}
+		alsoSteady, err = s.readDirect(ctx, f, in)
+		steady = steady && alsoSteady
+	}
+	return steady, err
 }
 
 // readSome reads files of which all have holes, or none.
@@ -528,8 +541,19 @@ func (s *sandboxStage) fill(ctx context.Context, entries []*tree.Entry, out *out
 	if s.v.opts.Owners {
 		owners = "owners"
 	}
+	for _, e := range entries { // first, as hard links may lead to them
+		if s.direct(e) {
+			if err := s.fetchDirect(ctx, e, out.meter); err != nil {
+				return fmt.Errorf("write files to %s: %w", s.dir, err)
+			}
+			out.done(e)
+		}
+	}
 	err := s.feed(ctx, func(w *tarstream.Writer) error {
 		for _, e := range entries {
+			if s.direct(e) {
+				continue
+			}
 			if err := s.write(w, e, out); err != nil {
 				return err
 			}
@@ -541,6 +565,8 @@ func (s *sandboxStage) fill(ctx context.Context, entries []*tree.Entry, out *out
 	}
 	return nil
 }
+
+func (s *sandboxStage) direct(e *tree.Entry) bool { return s.v.directly(e) }
 
 // memberOf gives the header for an entry.
 func memberOf(e *tree.Entry) *tarstream.Member {

@@ -27,8 +27,10 @@ type place interface {
 
 // stage is a restore that is being prepared in a place.
 type stage interface {
-	// fill makes entries in the staging directory, with the contents of files
-	// from out, which holds them in the order of the entries.
+	// direct reports whether fill gets the contents of a file by itself.
+	direct(e *tree.Entry) bool
+	// fill makes entries in the staging directory, with the contents of the other
+	// files from out, which holds them in the order of the entries.
 	fill(ctx context.Context, entries []*tree.Entry, out *outlet) error
 	// apply carries out the plan. It is not interrupted by ctx.
 	apply(ctx context.Context, p *plan) error

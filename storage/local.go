@@ -327,6 +327,8 @@ type localStage struct {
 	name string // of the staging directory
 }
 
+func (s *localStage) direct(*tree.Entry) bool { return false }
+
 // writers is how many goroutines make files.
 const writers = 4
 

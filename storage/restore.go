@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -117,6 +118,7 @@ func (v *Volume) carryOut(ctx context.Context, at place, p *plan, m *meter) erro
 	entries, files, bytes := p.order()
 	m.begin(PhaseWrite, int64(len(entries)), bytes)
 	if len(entries) > 0 {
+		files = slices.DeleteFunc(files, st.direct)
 		out := v.newOutlet(ctx, m, files)
 		err = st.fill(ctx, entries, out)
 		out.close()

@@ -42,8 +42,16 @@ type Options struct {
 	KeepConflict bool
 	// Memory bounds the bytes of contents that one call has in memory at a
 	// time. The listing comes on top: about 300 bytes for each file and the length
-	// of its name. Zero means 64 MiB; less than 16 MiB is refused.
+	// of its name. Zero means 64 MiB; less than 32 MiB is refused.
 	Memory int64
+	// Direct makes files of at least so many bytes, in sandboxes, travel between
+	// there and the bucket without this process, by requests that it signs and curl
+	// in the sandbox sends. The bucket has to be a [Presigner], and the sandbox has to
+	// reach it. A request names one object, and to store something the SHA-256 that
+	// it must have; it is valid for ten minutes at most, and neither a file nor
+	// another process sees it. Such files are cut at fixed places and are not
+	// compressed. Zero means never; less than 16 MiB is refused.
+	Direct int64
 	// MaxFiles bounds how many entries a directory may have, so that what runs in
 	// a sandbox cannot make this process run out of memory. Zero means 5,000,000.
 	MaxFiles int
@@ -75,7 +83,8 @@ type Volume struct {
 // Defaults and bounds of Options.
 const (
 	defaultMemory   = 64 << 20
-	leastMemory     = 16 << 20
+	leastMemory     = 32 << 20
+	leastDirect     = 16 << 20
 	defaultMaxFiles = 5_000_000
 	maxNote         = 64 << 10
 )
@@ -127,6 +136,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("compression level %d is not from 1 to 22", o.Compression)
 	case o.Memory < leastMemory:
 		return fmt.Errorf("%d bytes of memory are less than the %d that are needed", o.Memory, leastMemory)
+	case o.Direct != 0 && o.Direct < leastDirect:
+		return fmt.Errorf("files of %d bytes are too small to travel directly: %d are the least", o.Direct, leastDirect)
 	case o.MaxFiles < 0:
 		return fmt.Errorf("MaxFiles is negative")
 	case len(o.Author)+len(o.Note) > maxNote:
