@@ -89,9 +89,10 @@ vuln:
 	  { $(GO) tool -modfile=tools/go.mod govulncheck ./... 2>&1 | grep -qE 'dial tcp|lookup|connection refused|no such host|Forbidden|proxyconnect' && \
 	    echo "govulncheck: its data cannot be had here; not checked"; }
 
-tools: ## linter and S3 server, at the versions pinned in tools/
+tools: ## linter and S3 servers, at the versions pinned in tools/
 	cd tools/lint && GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	cd tools/s3server && GOBIN=$(TOOLS) $(GO) install github.com/versity/versitygw/cmd/versitygw
+	cd tools/rclone && GOBIN=$(TOOLS) $(GO) install github.com/rclone/rclone
 
 storage-peers: ## what make bench-storage compares with, at the versions pinned in tools/storagepeers
 	@for peer in $(PEERS); do \

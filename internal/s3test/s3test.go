@@ -1,4 +1,4 @@
-// Package s3test runs a real S3 server, versitygw, for tests.
+// Package s3test runs real S3 servers, versitygw and rclone, for tests.
 package s3test
 
 import (
@@ -21,10 +21,30 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// Variable names the environment variable that holds the path of versitygw's
-// binary. Where it is unset, the binary is looked for on PATH and then in
-// .tools/bin under the root of the repository.
-const Variable = "VIVARIUM_VERSITYGW"
+// Kind is a server's program. Its binary is at the path in the environment variable
+// Variable or, where that is unset, on PATH or in .tools/bin under the root of
+// the repository.
+type Kind struct {
+	Name     string
+	Variable string
+	// command gives the arguments and the environment of a server for s.
+	command func(s *Server, address, dir string) (args, env []string)
+}
+
+// Versitygw is the server that does all that package s3bucket asks for.
+var Versitygw = Kind{"versitygw", "VIVARIUM_VERSITYGW", func(s *Server, address, dir string) (args, env []string) {
+	// Its metadata goes to files of their own, as not every file system has
+	// extended attributes.
+	args = []string{"--port", address, "--keep-alive", "--quiet", "posix", "--sidecar", filepath.Join(dir, "sidecar"), filepath.Join(dir, "data")}
+	return args, []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey}
+}}
+
+// Rclone is "rclone serve s3", another implementation of the protocol.
+var Rclone = Kind{"rclone", "VIVARIUM_RCLONE", func(s *Server, address, dir string) (args, env []string) {
+	args = []string{"serve", "s3", "--config", filepath.Join(dir, "rclone.conf"), "--cache-dir", filepath.Join(dir, "cache"), "--addr", address,
+		"--auth-key", s.AccessKey + "," + s.SecretKey, filepath.Join(dir, "data")}
+	return args, []string{"HOME=" + dir}
+}}
 
 // Server is a running server with one bucket. It lives in a temporary directory
 // and ends with the test that started it.
@@ -36,17 +56,23 @@ type Server struct {
 	Bucket    string
 }
 
-// Start runs a server on a free loopback port and makes a bucket. It skips the test
+// Start runs versitygw on a free loopback port and makes a bucket. It skips the test
 // where the server's binary is absent.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	binary := find(t)
+	return StartKind(t, Versitygw)
+}
+
+// StartKind is Start for a kind of server.
+func StartKind(t testing.TB, kind Kind) *Server {
+	t.Helper()
+	binary := find(t, kind)
 	s := &Server{Region: "us-east-1", AccessKey: "test-access", SecretKey: "test-secret-of-s3test", Bucket: "workspaces"}
 	// The port is free when it is chosen; another process may take it before the
 	// server does, which then ends at once.
 	var err error
 	for range 5 {
-		if err = s.run(t, binary); err == nil {
+		if err = s.run(t, kind, binary); err == nil {
 			break
 		}
 	}
@@ -72,12 +98,12 @@ func (s *Server) Client(options ...func(*s3.Options)) *s3.Client {
 	}, options...)
 }
 
-func find(t testing.TB) string {
+func find(t testing.TB, kind Kind) string {
 	t.Helper()
-	if path := os.Getenv(Variable); path != "" {
+	if path := os.Getenv(kind.Variable); path != "" {
 		return path
 	}
-	if path, err := exec.LookPath("versitygw"); err == nil {
+	if path, err := exec.LookPath(kind.Name); err == nil {
 		return path
 	}
 	dir, err := os.Getwd()
@@ -86,20 +112,20 @@ func find(t testing.TB) string {
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			path := filepath.Join(dir, ".tools", "bin", "versitygw")
+			path := filepath.Join(dir, ".tools", "bin", kind.Name)
 			if _, err := os.Stat(path); err == nil {
 				return path
 			}
 		}
 		if filepath.Dir(dir) == dir {
-			t.Skipf("versitygw is absent (not in $%s, on PATH, or in .tools/bin); run make tools", Variable)
+			t.Skipf("%s is absent (not in $%s, on PATH, or in .tools/bin); run make tools", kind.Name, kind.Variable)
 		}
 		dir = filepath.Dir(dir)
 	}
 }
 
 // run starts the server and waits until it answers.
-func (s *Server) run(t testing.TB, binary string) error {
+func (s *Server) run(t testing.TB, kind Kind, binary string) error {
 	dir, err := dataDir(t)
 	if err != nil {
 		return err
@@ -110,12 +136,9 @@ func (s *Server) run(t testing.TB, binary string) error {
 	}
 	s.Endpoint = "http://" + address
 	words := &output{}
-	// Its metadata goes to files of their own, as not every file system has
-	// extended attributes.
-	cmd := exec.Command(binary, "--port", address, "--keep-alive", "--quiet",
-		"posix", "--sidecar", filepath.Join(dir, "sidecar"), filepath.Join(dir, "data"))
-	cmd.Dir = dir
-	cmd.Env = []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey}
+	args, env := kind.command(s, address, dir)
+	cmd := exec.Command(binary, args...)
+	cmd.Dir, cmd.Env = dir, env
 	cmd.Stdout, cmd.Stderr = words, words
 	cmd.SysProcAttr = endWithParent()
 	started, exited := make(chan error, 1), make(chan struct{})
