@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/middleware"
 )
 
@@ -38,3 +39,12 @@ func payloadHash(sum string) middleware.InitializeMiddleware {
 
 // checksum is a digest as S3's headers have it.
 func checksum(digest []byte) *string { return aws.String(base64.StdEncoding.EncodeToString(digest)) }
+
+// partSum is the checksum of the parts of an upload, which the upload must name
+// before and list after. Zero: none.
+func (b *Bucket) partSum() types.ChecksumAlgorithm {
+	if b.checksums {
+		return types.ChecksumAlgorithmCrc32
+	}
+	return ""
+}

@@ -37,8 +37,9 @@ func send(t *testing.T, p *storage.PresignedRequest, body []byte) (int, string) 
 	return resp.StatusCode, string(answer)
 }
 
-func TestPresign(t *testing.T) {
-	server := s3test.Start(t)
+func TestPresign(t *testing.T) { onEach(t, presignOn) }
+
+func presignOn(t *testing.T, server *s3test.Server) {
 	for name, checksums := range map[string]s3bucket.Checksums{"plain": s3bucket.ChecksumsOff, "checksums": s3bucket.ChecksumsOn} {
 		t.Run(name, func(t *testing.T) {
 			testPresign(t, s3bucket.New(server.Client(), server.Bucket, &s3bucket.Options{Prefix: name + "/", Checksums: checksums}))
@@ -102,8 +103,9 @@ func testPresignGet(t *testing.T, b *s3bucket.Bucket, data []byte) {
 	}
 }
 
-func TestPresignedRequestExpires(t *testing.T) {
-	server := s3test.Start(t)
+func TestPresignedRequestExpires(t *testing.T) { onEach(t, presignedRequestExpiresOn) }
+
+func presignedRequestExpiresOn(t *testing.T, server *s3test.Server) {
 	b := s3bucket.New(server.Client(), server.Bucket, nil)
 	if err := b.Put(t.Context(), "key", strings.NewReader("text"), nil); err != nil {
 		t.Fatal(err)

@@ -184,7 +184,7 @@ func (u *upload) stored(ctx context.Context) (bool, error) {
 // first part is in it already, as what r begins with, and so copied onto itself.
 func (u *upload) multipart(ctx context.Context, r io.Reader, spare []byte) error {
 	created, err := u.bucket.client.CreateMultipartUpload(ctx, u.bucket.set.create(&s3.CreateMultipartUploadInput{
-		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), Metadata: u.metadata(),
+		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), Metadata: u.metadata(), ChecksumAlgorithm: u.bucket.partSum(),
 	}))
 	if err != nil {
 		return err
@@ -297,11 +297,11 @@ func fill(p []byte, r io.Reader) (n int, err error) {
 func (u *upload) sendPart(ctx context.Context, id *string, part *types.CompletedPart, data []byte) error {
 	out, err := u.bucket.client.UploadPart(ctx, u.bucket.set.part(&s3.UploadPartInput{
 		Bucket: &u.bucket.name, Key: u.bucket.full(u.key), UploadId: id, PartNumber: part.PartNumber,
-		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))), ChecksumAlgorithm: u.bucket.partSum(),
 	}))
 	if err != nil {
 		return fmt.Errorf("part %d: %w", *part.PartNumber, err)
 	}
-	part.ETag, part.ChecksumCRC32, part.ChecksumSHA256 = out.ETag, out.ChecksumCRC32, out.ChecksumSHA256
+	part.ETag, part.ChecksumCRC32 = out.ETag, out.ChecksumCRC32
 	return nil
 }

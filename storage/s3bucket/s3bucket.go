@@ -89,14 +89,13 @@ func New(client *s3.Client, name string, opts *Options) *Bucket {
 	if b.err = b.opts.complete(endpoint); b.err == nil {
 		b.set, b.err = b.opts.settings()
 	}
-	b.checksums = b.opts.Checksums.on(endpoint)
+	b.checksums = b.opts.Checksums.on(client.Options())
 	b.client = s3.New(client.Options(), func(o *s3.Options) {
-		if b.opts.Checksums == ChecksumsAuto && b.checksums {
-			return // as the client says
-		}
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		if b.checksums {
+		switch {
+		case !b.checksums:
+			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		case b.opts.Checksums == ChecksumsOn:
 			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
 			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
 		}
@@ -119,8 +118,10 @@ const (
 	ChecksumsOff
 )
 
-func (c Checksums) on(endpoint *string) bool {
-	return c == ChecksumsOn || c == ChecksumsAuto && (endpoint == nil || isAWS(*endpoint))
+func (c Checksums) on(client s3.Options) bool {
+	amazon := client.BaseEndpoint == nil || isAWS(*client.BaseEndpoint)
+	wanted := client.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired
+	return c == ChecksumsOn || c == ChecksumsAuto && amazon && wanted
 }
 
 func (o *Options) complete(endpoint *string) error {
