@@ -130,8 +130,8 @@ func (b *announcedBody) Read(p []byte) (int, error) {
 // Presigner is what a Bucket may implement beside its own methods: it makes out
 // requests that whoever has them can do, without credentials, until they expire.
 // A sandbox can so move large objects itself. All methods are safe for concurrent
-// use. A bucket that wraps another implements it by passing it on, and then gives an
-// error that matches errors.ErrUnsupported where the other cannot.
+// use. A bucket that wraps another may pass it on, and then gives an error that
+// matches errors.ErrUnsupported where the other cannot. Find it by [PresignerOf].
 type Presigner interface {
 	// PresignGet makes out a request for length bytes of an object from offset on;
 	// a negative length means all that follow, and zero is not allowed. It does
@@ -139,8 +139,8 @@ type Presigner interface {
 	PresignGet(ctx context.Context, key string, offset, length int64, expires time.Duration) (*PresignedRequest, error)
 
 	// PresignPut makes out a request that stores an object of exactly size bytes
-	// with that SHA-256, of 32 bytes, in place of the one that was there. The server refuses
-	// any other body.
+	// with that SHA-256, of 32 bytes, in place of the one that was there. The server
+	// refuses any other body.
 	PresignPut(ctx context.Context, key string, size int64, sha256 []byte, expires time.Duration) (*PresignedRequest, error)
 }
 
@@ -155,8 +155,8 @@ type PresignedRequest struct {
 	// have a Content-Length too, which HTTP clients send when they know the body's
 	// size, and must not be chunked.
 	Header http.Header
-	// Expires is when the server begins to refuse it, if the clocks agree. The credentials
-	// that signed it may end earlier.
+	// Expires is when the server begins to refuse it, if the clocks agree. The
+	// credentials that signed it may end earlier.
 	Expires time.Time
 }
 

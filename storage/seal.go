@@ -18,8 +18,9 @@ import (
 )
 
 // ErrSealBroken is matched by the error of a sealed bucket when an object is not
-// what was put under its key: it was never sealed, or it was changed, cut short, put together
-// anew, or moved here from another key. No byte of such a part is given out.
+// what was put under its key: it was never sealed, or it was changed, cut short,
+// put together anew, or moved here from another key. No byte of such a part is
+// given out.
 var ErrSealBroken = errors.New("sealed object is damaged")
 
 // ErrSealKey is matched by the error of a sealed bucket when an object was sealed
@@ -37,17 +38,19 @@ type SealOptions struct {
 	OldKeys [][]byte
 }
 
-// Sealed gives a bucket that encrypts what goes into b and decrypts what comes out, so
-// that whoever has b can read and change nothing unnoticed. Keys of objects, their
-// sizes and times stay in the clear; a whole object can still be deleted, or replaced by an
-// older one of the same key. The form is in docs/storage-format.md, under
-// "Sealed objects".
+// Sealed gives a bucket that encrypts what goes into b and decrypts what comes out,
+// so that whoever has b can read nothing of it, and change nothing unnoticed. Keys
+// of objects, their sizes and times stay in the clear; a whole object can still be
+// deleted, or replaced by an older one of the same key. The form is in
+// docs/storage-format.md, under "Sealed objects".
 //
-// key has SealKeySize random bytes; b may hold only what was sealed. opts may be nil. A key of
-// another length gives an error that matches fs.ErrInvalid. The bucket is safe for
-// concurrent use and keeps no reference to key. Sizes are those of the contents.
-// A Get that does not begin at the start of an object takes two requests of b,
-// or one when the object was read before. It is no [Presigner]: what goes past it is not sealed.
+// key has SealKeySize random bytes; a key of another length gives an error that
+// matches fs.ErrInvalid. What was not sealed, where b holds such, gives errors that
+// match ErrSealBroken, in lists too. opts may be nil. The bucket is safe for
+// concurrent use and keeps no reference to key. Sizes are those of the contents. A
+// Get that begins in an object's first 64 KiB takes one request of b; any other
+// takes two, or one when the object was read before. It is no [Presigner]: what
+// goes past it is not sealed.
 func Sealed(b Bucket, key []byte, opts *SealOptions) (Bucket, error) {
 	if opts == nil {
 		opts = &SealOptions{}

@@ -17,9 +17,9 @@ import (
 )
 
 // Encryption says how the server encrypts what is put. The zero value leaves it to
-// the bucket's own default, which on Amazon S3 is SSE-S3. Servers that do not know it
-// may ignore it silently. What the server must not be able to read is sealed here
-// instead, with storage.Sealed.
+// the bucket's own default, which on Amazon S3 is SSE-S3. A server that does not
+// know it may ignore it silently. What the server must not be able to read is sealed
+// on this side instead, with storage.Sealed.
 type Encryption struct {
 	// Mode is the way. Zero: the bucket's default, or SSE-C where CustomerKey is set.
 	Mode EncryptionMode

@@ -44,8 +44,8 @@ type Call struct {
 // Plan is, and must not be copied.
 //
 // A crash test runs the same work once for each n, with [Crash] of n as Plan,
-// until [Faulty.Injected] says that the work was over before the nth call, and looks after
-// each run at what the bucket beneath then holds.
+// until [Faulty.Injected] says that the work was over before the nth call, and
+// looks after each run at what the bucket beneath then holds.
 type Faulty struct {
 	// Bucket does the work.
 	Bucket storage.Bucket
@@ -54,8 +54,8 @@ type Faulty struct {
 	// CutAfter is where [Cut] breaks a stream that [Fault.After] does not say.
 	CutAfter int64
 	// Lag is how many of the newest changes (puts and deletes through this Faulty)
-	// a list with the fault [Stale] does not know of. Zero: none, and no
-	// changes are remembered. Otherwise each change asks the bucket for one stat more.
+	// a list with the fault [Stale] does not know of. Zero: none, and no changes are
+	// remembered. Otherwise each change asks the bucket for one stat more.
 	Lag int
 
 	tally    tally

@@ -34,9 +34,10 @@ const (
 // concurrent use if Plan is, and must not be copied.
 //
 // The faults mean: Fail and LoseAnswer with an [S3Error] answer with that status
-// and code; with [ErrTimeout] they never answer, until the client gives up; with any other
-// error, or none, they break the connection. Cut breaks the connection after so many bytes of what is got or
-// put. Flip changes a bit of what is got or put. Stale is let through.
+// and code; with [ErrTimeout] they never answer, until the client gives up; with
+// any other error, or none, they break the connection. Cut breaks the connection
+// after so many bytes of what is got or put. Flip changes a bit of what is got or
+// put. Stale is let through.
 type Proxy struct {
 	// Target is the server's URL, such as "http://127.0.0.1:7070".
 	Target string

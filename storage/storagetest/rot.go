@@ -12,8 +12,8 @@ import (
 )
 
 // FlipByte changes one bit of a stored object's byte at offset, as bit rot does:
-// it reads the object and puts it back. A negative offset counts from the end. An object that has no such byte gives an
-// error that matches fs.ErrInvalid.
+// it reads the object and puts it back. A negative offset counts from the end. An
+// object that has no such byte gives an error that matches fs.ErrInvalid.
 func FlipByte(ctx context.Context, b storage.Bucket, key string, offset int64) error {
 	return rewrite(ctx, b, key, func(data []byte) ([]byte, error) {
 		at := offset
