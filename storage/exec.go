@@ -499,8 +499,9 @@ type sandboxStage struct {
 	dialect tarstream.Dialect
 }
 
-// feed runs a script on the archive that write makes.
-func (s *sandboxStage) feed(ctx context.Context, write func(*tarstream.Writer) error, script string, args ...string) error {
+// feed runs a script on the archive that write makes. When the script fails, stop is
+// to make write return.
+func (s *sandboxStage) feed(ctx context.Context, write func(*tarstream.Writer) error, stop func(error), script string, args ...string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r, w := io.Pipe()
@@ -520,10 +521,10 @@ func (s *sandboxStage) feed(ctx context.Context, write func(*tarstream.Writer) e
 		written <- err
 	}()
 	text, runErr := runScript(ctx, s.sb, r, script, append([]string{s.dir, s.id}, args...)...)
-	if runErr != nil {
-		cancel(runErr) // frees a writer that waits for the bucket
-	}
 	_ = r.CloseWithError(errStopped)
+	if runErr != nil {
+		stop(errStopped) // frees a writer that waits for the bucket
+	}
 	err := <-written
 	switch {
 	case err != nil && !errors.Is(err, errStopped) && (runErr == nil || errors.Is(context.Cause(ctx), err)):
@@ -559,7 +560,7 @@ func (s *sandboxStage) fill(ctx context.Context, entries []*tree.Entry, out *out
 			}
 		}
 		return nil
-	}, fillScript, owners)
+	}, out.stop, fillScript, owners)
 	if err != nil {
 		return fmt.Errorf("write files to %s: %w", s.dir, err)
 	}
@@ -652,7 +653,7 @@ func (s *sandboxStage) apply(ctx context.Context, p *plan) error {
 			}
 		}
 		return nil
-	}, applyScript)
+	}, func(error) {}, applyScript)
 	if err != nil {
 		return fmt.Errorf("exchange files in %s: %w", s.dir, err)
 	}

@@ -46,6 +46,7 @@ type planner struct {
 
 	same    []bool          // by index in want: it is there already
 	guarded map[string]bool // directories that hold something that is not ours
+	left    map[string]bool // files of the version that are not made here
 	touched map[string]bool // directories that stay, and change
 	groups  map[string]int  // by directory, index in moves
 	plan    plan
@@ -73,7 +74,7 @@ func (v *Volume) planRestore(k *known, have *listing) (*plan, error) {
 }
 
 func (p *planner) make() (*plan, error) {
-	p.plan, p.touched, p.groups = plan{}, map[string]bool{}, map[string]int{}
+	p.plan, p.touched, p.groups, p.left = plan{}, map[string]bool{}, map[string]int{}, map[string]bool{}
 	p.guard()
 	p.compare()
 	if err := p.walk(); err != nil {
@@ -179,10 +180,23 @@ func (p *planner) pairs(visit func(i int, e *tree.Entry, f *found)) {
 // walk decides on every path.
 func (p *planner) walk() (err error) {
 	gone, moved := "", "" // the last directory that goes, and that comes, whole
+	excluded := ""
 	fresh := p.have.entries == nil
 	p.pairs(func(i int, e *tree.Entry, f *found) {
-		if err != nil || e != nil && p.foreign(e.Path) {
+		if err != nil {
 			return
+		}
+		if e != nil {
+			if excluded == "" || !within(e.Path, excluded) {
+				excluded = ""
+				if p.foreign(e.Path) || p.v.exclude.MatchSelf(e.Path, e.Kind == tree.Dir) {
+					excluded = e.Path
+				}
+			}
+			if excluded != "" {
+				p.left[e.Path] = true
+				return
+			}
 		}
 		if f != nil && f.Path != "" && (e == nil || e.Kind != f.Kind || !p.same[i] && f.Kind == tree.Dir) {
 			switch {
@@ -208,6 +222,11 @@ func (p *planner) walk() (err error) {
 				p.touched[e.Path] = true
 			}
 		default:
+			if e.Kind == tree.Hardlink && p.left[e.Link] {
+				alone := *p.want.Find(e.Link)
+				alone.Path = e.Path
+				e = &alone
+			}
 			p.plan.stage = append(p.plan.stage, e)
 			if moved != "" && within(e.Path, moved) {
 				return
