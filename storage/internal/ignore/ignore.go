@@ -1,8 +1,9 @@
 // Package ignore matches paths against patterns in the syntax of .gitignore files,
-// as gitignore(5) describes it and git's check-ignore behaves.
+// as gitignore(5) describes it and as git's check-ignore behaves.
 package ignore
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -11,269 +12,161 @@ import (
 // top. It is safe for concurrent use. The zero value, and nil, match nothing.
 type Matcher struct {
 	rules []rule
+	names map[string][]int // rules about a plain name, in order, by that name
+	rest  []int            // all other rules, in order
 }
 
 // rule is one pattern, compiled.
 type rule struct {
-	glob    string // without what the fields below say
-	literal bool   // glob has no special characters
+	kind    kind
+	prefix  string // of glob: what a path begins with before the first wildcard
+	text    string // a name, a path, the end of a name, or a pattern
 	negated bool
 	dirOnly bool
-	base    bool // it is about the last part of a path alone
 }
 
+type kind int
+
+const (
+	name     kind = iota // the last part of the path is text
+	suffix               // the last part ends in text
+	nameGlob             // the last part matches text
+	whole                // the path is text
+	glob                 // the path is prefix and then matches text
+)
+
 // New compiles patterns, one for each line of a .gitignore. Empty ones and comments
-// are passed over. An error names the pattern that can never match.
+// are passed over. A pattern that can never match, as a bracket of it is not closed
+// or its last backslash escapes nothing, gives an error that names it.
 func New(patterns []string) (*Matcher, error) {
-	m := new(Matcher)
-	for _, text := range patterns {
-		r, ok, err := compile(text)
+	m := &Matcher{names: map[string][]int{}}
+	for _, line := range patterns {
+		r, ok, err := compile(line)
 		if err != nil {
-			return nil, fmt.Errorf("exclude pattern %q: %w", text, err)
+			return nil, fmt.Errorf("ignore pattern %q: %w", line, err)
 		}
-		if ok {
-			m.rules = append(m.rules, r)
+		if !ok {
+			continue
 		}
+		if r.kind == name {
+			m.names[r.text] = append(m.names[r.text], len(m.rules))
+		} else {
+			m.rest = append(m.rest, len(m.rules))
+		}
+		m.rules = append(m.rules, r)
 	}
 	return m, nil
 }
 
-func compile(text string) (r rule, ok bool, err error) {
-	if strings.ContainsAny(text, "\x00\n") {
-		return r, false, fmt.Errorf("it holds a line break or a NUL")
+const wildcards = `*?[\`
+
+func compile(line string) (r rule, ok bool, err error) {
+	if strings.ContainsAny(line, "\x00\n") {
+		return r, false, errors.New("it holds a line break or a NUL")
 	}
-	text = trimSpaces(text)
-	if text == "" || text[0] == '#' {
+	text := trimSpaces(strings.TrimSuffix(line, "\r"))
+	if strings.HasPrefix(text, "#") {
 		return r, false, nil
 	}
-	if text[0] == '!' {
-		r.negated = true
-		text = text[1:]
-	}
-	if n := len(text); n > 0 && text[n-1] == '/' {
-		r.dirOnly = true
-		text = text[:n-1]
-	}
+	text, r.negated = strings.CutPrefix(text, "!")
+	text, r.dirOnly = strings.CutSuffix(text, "/")
 	if text == "" {
 		return r, false, nil
 	}
-	r.base = !strings.Contains(text, "/")
-	r.glob = strings.TrimPrefix(text, "/")
-	r.literal = !strings.ContainsAny(r.glob, `*?[\`)
-	if n := len(r.glob) - len(strings.TrimRight(r.glob, `\`)); n%2 == 1 {
-		return r, false, fmt.Errorf("it ends in a backslash that escapes nothing")
+	if err := check(text); err != nil {
+		return r, false, err
 	}
+	plain := !strings.ContainsAny(text, wildcards)
+	if !strings.Contains(text, "/") {
+		end, isSuffix := strings.CutPrefix(text, "*")
+		switch {
+		case plain:
+			r.kind, r.text = name, text
+		case isSuffix && !strings.ContainsAny(end, wildcards):
+			r.kind, r.text = suffix, end
+		default:
+			r.kind, r.text = nameGlob, text
+		}
+		return r, true, nil
+	}
+	text = strings.TrimPrefix(text, "/")
+	if plain {
+		r.kind, r.text = whole, text
+		return r, true, nil
+	}
+	// As git does, so that two asterisks behind a plain beginning are taken for
+	// ones at the start: "a/b**" reaches below a/bc.
+	at := strings.IndexAny(text, wildcards)
+	r.kind, r.prefix, r.text = glob, text[:at], text[at:]
 	return r, true, nil
 }
 
-// trimSpaces removes blanks at the end that no backslash protects.
+// trimSpaces takes off the spaces at the end that no backslash keeps.
 func trimSpaces(s string) string {
 	end := 0
 	for i := 0; i < len(s); i++ {
-		switch {
-		case s[i] == '\\' && i+1 < len(s):
+		switch s[i] {
+		case ' ':
+			continue
+		case '\\':
 			i++
-			end = i + 1
-		case s[i] != ' ':
-			end = i + 1
 		}
+		end = min(i+1, len(s))
 	}
 	return s[:end]
 }
 
-// Match reports whether a path, relative and separated by slashes, is excluded:
-// by a pattern of its own, or because a directory above it is.
+// Match reports whether a path, relative and separated by slashes, is ignored: by
+// a pattern of its own, or because a directory above it is, out of which no pattern
+// can take it.
 func (m *Matcher) Match(path string, isDir bool) bool {
-	for i := range len(path) {
-		if path[i] == '/' && m.MatchSelf(path[:i], true) {
+	for at := 0; ; {
+		next := strings.IndexByte(path[at:], '/')
+		if next < 0 {
+			return m.MatchSelf(path, isDir)
+		}
+		at += next + 1
+		if m.MatchSelf(path[:at-1], true) {
 			return true
 		}
 	}
-	return m.MatchSelf(path, isDir)
 }
 
 // MatchSelf is Match for a path of which it is known that no directory above it is
-// excluded.
+// ignored. It is for those who walk a tree and do not enter what is ignored.
 func (m *Matcher) MatchSelf(path string, isDir bool) bool {
-	if m == nil {
+	if m == nil || len(m.rules) == 0 {
 		return false
 	}
 	base := path[strings.LastIndexByte(path, '/')+1:]
-	for i := len(m.rules) - 1; i >= 0; i-- {
-		r := &m.rules[i]
-		if r.dirOnly && !isDir {
-			continue
-		}
-		text := path
-		if r.base {
-			text = base
-		}
-		if r.literal && r.glob == text || !r.literal && glob(r.glob, text, !r.base) {
-			return !r.negated
+	best := -1 // the last rule that matches decides
+	named := m.names[base]
+	for i := len(named) - 1; i >= 0 && best < 0; i-- {
+		if isDir || !m.rules[named[i]].dirOnly {
+			best = named[i]
 		}
 	}
-	return false
-}
-
-// glob reports whether pattern matches all of text. With paths set, asterisks
-// next to slashes have their special meaning, and no other wildcard matches a
-// slash.
-func glob(pattern, text string, paths bool) bool {
-	return (&globber{paths: paths}).match(pattern, text, true)
-}
-
-type globber struct {
-	paths bool
-	steps int
-}
-
-// maxSteps ends a search that would take time without bound.
-const maxSteps = 1 << 16
-
-// match matches the rest of a pattern. start says that it begins behind a slash or
-// at the very start.
-func (g *globber) match(p, s string, start bool) bool {
-	for len(p) > 0 {
-		if g.steps++; g.steps > maxSteps {
-			return false
+	for i := len(m.rest) - 1; i >= 0 && m.rest[i] > best; i-- {
+		if m.rules[m.rest[i]].matches(path, base, isDir) {
+			best = m.rest[i]
 		}
-		if p[0] == '*' {
-			return g.star(p, s, start)
-		}
-		if len(s) == 0 {
-			return false
-		}
-		var ok bool
-		switch p[0] {
-		case '?':
-			ok, p = s[0] != '/', p[1:]
-		case '[':
-			ok, p = class(p, s[0])
-		case '\\':
-			ok, p = s[0] == p[1], p[2:]
-		default:
-			ok, p = s[0] == p[0], p[1:]
-		}
-		if !ok {
-			return false
-		}
-		start = s[0] == '/'
-		s = s[1:]
 	}
-	return len(s) == 0
+	return best >= 0 && !m.rules[best].negated
 }
 
-// star matches a pattern that begins with one or more asterisks.
-func (g *globber) star(p, s string, start bool) bool {
-	rest := strings.TrimLeft(p, "*")
-	if g.paths && len(p)-len(rest) == 2 && start && (rest == "" || rest[0] == '/') {
-		if rest == "" {
-			return true // all below
-		}
-		// "**/" is any number of directories, none included.
-		if g.match(rest[1:], s, true) {
-			return true
-		}
-		for i := range len(s) {
-			if s[i] == '/' && g.match(rest[1:], s[i+1:], true) {
-				return true
-			}
-		}
+func (r *rule) matches(path, base string, isDir bool) bool {
+	if r.dirOnly && !isDir {
 		return false
 	}
-	for i := 0; ; i++ {
-		if g.match(rest, s[i:], false) {
-			return true
-		}
-		if i == len(s) || s[i] == '/' || g.steps > maxSteps {
-			return false
-		}
+	switch r.kind {
+	case suffix:
+		return strings.HasSuffix(base, r.text)
+	case nameGlob:
+		return match(r.text, 0, base) == yes
+	case whole:
+		return path == r.text
+	case glob:
+		return strings.HasPrefix(path, r.prefix) && match(r.text, 0, path[len(r.prefix):]) == yes
 	}
-}
-
-// class matches one byte against a bracket expression, and gives what follows it. A
-// bracket that is never closed matches nothing.
-func class(p string, c byte) (ok bool, rest string) {
-	i, negated := 1, false
-	if i < len(p) && (p[i] == '!' || p[i] == '^') {
-		negated = true
-		i++
-	}
-	for first := true; ; first = false {
-		if i >= len(p) {
-			return false, ""
-		}
-		if p[i] == ']' && !first {
-			break
-		}
-		if strings.HasPrefix(p[i:], "[:") {
-			if end := strings.Index(p[i+2:], ":]"); end >= 0 {
-				in, known := named(p[i+2:i+2+end], c)
-				if !known {
-					return false, ""
-				}
-				ok = ok || in
-				i += end + 4
-				continue
-			}
-		}
-		lo, n := literal(p[i:])
-		if n == 0 {
-			return false, ""
-		}
-		i += n
-		hi := lo
-		if i+1 < len(p) && p[i] == '-' && p[i+1] != ']' {
-			if hi, n = literal(p[i+1:]); n == 0 {
-				return false, ""
-			}
-			i += 1 + n
-		}
-		ok = ok || lo <= c && c <= hi
-	}
-	return ok != negated && c != '/', p[i+1:]
-}
-
-// literal gives the byte that p begins with, which a backslash may escape, and how
-// long that is; 0 where there is none.
-func literal(p string) (c byte, n int) {
-	switch {
-	case p == "" || p == `\`:
-		return 0, 0
-	case p[0] == '\\':
-		return p[1], 2
-	}
-	return p[0], 1
-}
-
-func named(name string, c byte) (in, known bool) {
-	lower, upper, digit := c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9'
-	graph := c > ' ' && c < 0x7f
-	switch name {
-	case "alnum":
-		return lower || upper || digit, true
-	case "alpha":
-		return lower || upper, true
-	case "blank":
-		return c == ' ' || c == '\t', true
-	case "cntrl":
-		return c < ' ' || c == 0x7f, true
-	case "digit":
-		return digit, true
-	case "graph":
-		return graph, true
-	case "lower":
-		return lower, true
-	case "print":
-		return graph || c == ' ', true
-	case "punct":
-		return graph && !lower && !upper && !digit, true
-	case "space":
-		return c == ' ' || c >= '\t' && c <= '\r', true
-	case "upper":
-		return upper, true
-	case "xdigit":
-		return digit || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F', true
-	}
-	return false, false
+	return base == r.text
 }
