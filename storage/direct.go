@@ -86,15 +86,6 @@ done
 chmod "$4" "$3" && { touch -d "@$5" "$3" 2>/dev/null || touch -d "@${5%%.*}" "$3"; } || die "cannot set mode and time of $3"
 `
 
-// presigner gives the bucket as what signs requests.
-func (v *Volume) presigner() (Presigner, error) {
-	p, ok := v.bucket.(Presigner)
-	if !ok {
-		return nil, fmt.Errorf("Options.Direct is set, and the bucket cannot sign requests for others: %w", errors.ErrUnsupported)
-	}
-	return p, nil
-}
-
 // goesDirect reports whether a file is large enough to travel on its own.
 func (v *Volume) goesDirect(size int64, sparse bool) bool {
 	return v.opts.Direct > 0 && size >= v.opts.Direct && !sparse
@@ -194,7 +185,7 @@ func (s *sandboxed) sums(ctx context.Context, f *found) (sums [][32]byte, steady
 
 // put has some pieces of a file sent.
 func (s *sandboxed) put(ctx context.Context, f *found, pieces []int, in *intake) error {
-	signer, err := s.v.presigner()
+	signer, err := PresignerOf(s.v.bucket)
 	if err != nil {
 		return err
 	}
@@ -249,7 +240,7 @@ func (v *Volume) directly(e *tree.Entry) bool {
 
 // fetchDirect has the sandbox fetch one file into the staging directory.
 func (s *sandboxStage) fetchDirect(ctx context.Context, e *tree.Entry, m *meter) error {
-	signer, err := s.v.presigner()
+	signer, err := PresignerOf(s.v.bucket)
 	if err != nil {
 		return err
 	}

@@ -373,7 +373,7 @@ func (s *sandboxed) read(ctx context.Context, want []*found, in *intake) (steady
 	alsoSteady, err := s.readSome(ctx, sparse, in, "sparse")
 	steady = steady && alsoSteady
 	if len(large) > 0 && err == nil {
-		_, err = s.v.presigner()
+		_, err = PresignerOf(s.v.bucket)
 	}
 	for _, f := range large {
 		if err != nil {
