@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -54,6 +53,20 @@ type Options struct {
 	// refused with 403 permission_error; the CLI's WebSearch is one. Its WebFetch
 	// fetches from inside and needs the sandbox's network, not this.
 	AllowServerTools bool
+	// Signer, where set, puts the credential on requests in place of Key and KeyFunc.
+	Signer Signer
+	// Prices are added to [DefaultPrices], by the models' names as answers give them,
+	// with or without a date; one of the same name takes the place of the default.
+	Prices map[string]Price
+	// UnknownPrice is the price of a model of which none is known; requests that
+	// were priced by it are counted in [Usage.Assumed]. Zero: the dearest of every
+	// rate of those known, so that no budget is passed unseen.
+	UnknownPrice Price
+	// Observe is told of every request for a message that came with a valid token,
+	// exactly once: when it was answered in full, before its last event or byte goes
+	// on, or when it was refused, failed or was cut. It is called for several
+	// requests at a time and delays the one that it is told of. Nil: nobody is told.
+	Observe func(Event)
 	// Log is told of requests that were refused or failed, with the token's ID
 	// and without bodies, keys and tokens. Nil: nobody is told.
 	Log *slog.Logger
@@ -70,6 +83,11 @@ type Broker struct {
 	tokens   tokens
 
 	serverTools bool // are allowed
+	prices      prices
+	observe     func(Event)
+	rewriter    AnswerRewriter // or nil
+	signed      bool           // requests get their credential from a Signer
+	total       meter
 }
 
 // New returns a broker. The error matches [ErrNoKey] where no key was given and
@@ -82,19 +100,16 @@ func New(opts *Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{upstream: upstream, keyFunc: opts.KeyFunc, maxBody: opts.MaxBody, log: opts.Log, serverTools: opts.AllowServerTools}
-	if b.keyFunc == nil {
-		key := opts.Key
-		if key.IsZero() {
-			key = APIKey(os.Getenv("ANTHROPIC_API_KEY"))
-		}
-		if key.IsZero() {
-			return nil, fmt.Errorf("broker: %w: set Options.Key, Options.KeyFunc or ANTHROPIC_API_KEY", ErrNoKey)
-		}
-		if !key.valid() {
-			return nil, errors.New("broker: the key holds characters that no header takes")
-		}
-		b.keyFunc = func(context.Context) (Key, error) { return key, nil }
+	b := &Broker{
+		upstream: upstream, maxBody: opts.MaxBody, log: opts.Log, serverTools: opts.AllowServerTools,
+		observe: opts.Observe, signed: opts.Signer != nil,
+	}
+	b.rewriter, _ = opts.Signer.(AnswerRewriter)
+	if b.prices, err = newPrices(opts.Prices, opts.UnknownPrice); err != nil {
+		return nil, err
+	}
+	if b.keyFunc, err = opts.key(); err != nil {
+		return nil, err
 	}
 	if b.maxBody <= 0 {
 		b.maxBody = defaultMaxBody
@@ -106,6 +121,9 @@ func New(opts *Options) (*Broker, error) {
 	if transport == nil {
 		transport = newTransport()
 	}
+	if opts.Signer != nil {
+		transport = signedTransport{opts.Signer, transport}
+	}
 	b.proxy = &httputil.ReverseProxy{
 		Rewrite:        b.rewrite,
 		Transport:      transport,
@@ -115,6 +133,27 @@ func New(opts *Options) (*Broker, error) {
 		ErrorLog:       log.New(io.Discard, "", 0), // a stream that breaks off; both ends see it
 	}
 	return b, nil
+}
+
+// key returns what is asked for the key.
+func (o *Options) key() (func(context.Context) (Key, error), error) {
+	switch {
+	case o.Signer != nil:
+		return noKey, nil
+	case o.KeyFunc != nil:
+		return o.KeyFunc, nil
+	}
+	key := o.Key
+	if key.IsZero() {
+		key = APIKey(os.Getenv("ANTHROPIC_API_KEY"))
+	}
+	if key.IsZero() {
+		return nil, fmt.Errorf("broker: %w: set Options.Key, Options.KeyFunc or ANTHROPIC_API_KEY", ErrNoKey)
+	}
+	if !key.valid() {
+		return nil, errors.New("broker: the key holds characters that no header takes")
+	}
+	return func(context.Context) (Key, error) { return key, nil }, nil
 }
 
 func parseUpstream(base string) (*url.URL, error) {
@@ -145,20 +184,9 @@ func newTransport() *http.Transport {
 	}
 }
 
-// exchange is one request on its way through.
-type exchange struct {
-	token   *Token
-	path    string // of the upstream, below its base
-	key     Key
-	refused atomic.Pointer[bodyError] // by the guard
-}
-
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange) // always there: ServeHTTP puts it
-	return x
-}
+// Usage returns what was used through the broker so far, requests under way
+// included.
+func (b *Broker) Usage() Usage { return b.total.usage() }
 
 // ServeHTTP passes the request on, or refuses it.
 func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -168,74 +196,93 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	token := b.tokens.find(r.Header)
 	if token == nil {
-		b.refuse(w, r, nil, http.StatusUnauthorized, "authentication_error", "the token is not, or no longer, valid here")
+		b.refuse(w, r, nil, errNoToken)
 		return
 	}
+	x := b.newExchange(token, r)
+	defer func() { x.end(r.Context()) }()
 	path, ok := allowed(r)
 	if !ok {
-		b.refuse(w, r, token, http.StatusNotFound, "not_found_error", "only the model's endpoints are to be had here")
+		b.refuse(w, r, x, errNoEndpoint)
 		return
 	}
 	if r.ContentLength > b.maxBody {
-		b.refuseLarge(w, r, token)
+		b.refuse(w, r, x, b.tooLarge())
 		return
 	}
-	select {
-	case token.slots <- struct{}{}:
-		defer func() { <-token.slots }()
-	default:
-		b.refuse(w, r, token, http.StatusTooManyRequests, "rate_limit_error", "too many requests at a time")
+	leave, bad := x.enter()
+	if bad != nil {
+		b.refuse(w, r, x, bad)
 		return
 	}
-	b.pass(w, r, &exchange{token: token, path: path})
+	defer leave()
+	x.path = path
+	b.pass(w, r, x)
 }
 
 func (b *Broker) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer cancel()
 	defer context.AfterFunc(x.token.revoked, cancel)()
+	if x.token.era != nil {
+		defer context.AfterFunc(x.token.era.over, cancel)()
+	}
 	key, err := b.keyFunc(ctx)
 	x.key = key
-	if err == nil && !key.valid() {
+	if err == nil && !b.signed && !key.valid() {
 		err = ErrNoKey
 	}
 	if err != nil {
 		b.log.ErrorContext(ctx, "broker: no key", "token", x.token.ID(), "error", key.scrub(err.Error()))
-		writeError(w, http.StatusBadGateway, "api_error", "the key for the model's API is not to be had")
+		bad := &refusal{status: http.StatusBadGateway, errType: "api_error", problem: "the key for the model's API is not to be had"}
+		x.fail(bad.status)
+		writeError(w, bad)
 		return
 	}
 	r = r.WithContext(ctx)
 	r.Body = http.MaxBytesReader(w, r.Body, b.maxBody)
 	if bad := b.watch(r, x); bad != nil {
-		b.refuseBody(w, r, x.token, bad)
+		b.refuse(w, r, x, bad)
 		return
 	}
 	b.proxy.ServeHTTP(w, r)
 }
 
-func (b *Broker) refuseLarge(w http.ResponseWriter, r *http.Request, token *Token) {
-	b.refuse(w, r, token, http.StatusRequestEntityTooLarge, "request_too_large",
-		fmt.Sprintf("the body is larger than %d bytes", b.maxBody))
+var (
+	errNoToken    = &refusal{status: http.StatusUnauthorized, errType: "authentication_error", problem: "the token is not, or no longer, valid here", never: true}
+	errNoEndpoint = &refusal{status: http.StatusNotFound, errType: "not_found_error", problem: "only the model's endpoints are to be had here"}
+)
+
+func (b *Broker) tooLarge() *refusal {
+	return &refusal{status: http.StatusRequestEntityTooLarge, errType: "request_too_large", problem: fmt.Sprintf("the body is larger than %d bytes", b.maxBody)}
 }
 
-func (b *Broker) refuseBody(w http.ResponseWriter, r *http.Request, token *Token, bad *bodyError) {
-	b.refuse(w, r, token, bad.status, bad.errType, bad.problem)
-}
-
-func (b *Broker) refuse(w http.ResponseWriter, r *http.Request, token *Token, status int, errType, message string) {
+// refuse refuses a request, of whose token nothing is known where x is nil.
+func (b *Broker) refuse(w http.ResponseWriter, r *http.Request, x *exchange, bad *refusal) {
 	id := "none"
-	if token != nil {
-		id = token.ID()
+	if x != nil {
+		id = x.token.ID()
+		x.refuse(bad.status)
 	}
-	b.log.WarnContext(r.Context(), "broker: refused", "token", id, "method", r.Method, "path", r.URL.Path, "status", status)
-	writeError(w, status, errType, message)
+	b.log.WarnContext(r.Context(), "broker: refused", "token", id, "method", clean(r.Method), "path", clean(r.URL.Path), "status", bad.status)
+	writeError(w, bad)
 }
 
-// writeError answers in the shape of https://docs.anthropic.com/en/api/errors.
-func writeError(w http.ResponseWriter, status int, errType, message string) {
-	writeJSON(w, status, map[string]any{
-		"type": "error", "error": map[string]string{"type": errType, "message": "broker: " + message},
-	})
+// errorBody has the shape of https://docs.anthropic.com/en/api/errors.
+func errorBody(errType, message string) map[string]any {
+	return map[string]any{"type": "error", "error": map[string]string{"type": errType, "message": "broker: " + message}}
+}
+
+// writeError answers with an error. X-Should-Retry is what clients of the API look
+// for; as measured, Claude Code 2.1.328 obeys it.
+func writeError(w http.ResponseWriter, bad *refusal) {
+	if bad.never {
+		w.Header().Set("X-Should-Retry", "false")
+	}
+	if bad.after > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((bad.after+time.Second-1)/time.Second), 10))
+	}
+	writeJSON(w, bad.status, errorBody(bad.errType, bad.problem))
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

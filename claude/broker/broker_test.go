@@ -415,7 +415,7 @@ func TestTooMuch(t *testing.T) {
 		wantError(t, resp, string(body), 413, "request_too_large")
 	})
 	t.Run("at a time", func(t *testing.T) {
-		w.token = w.NewToken(&broker.TokenOptions{MaxRequests: 2})
+		w.token = w.NewToken(&broker.TokenOptions{Limits: broker.Limits{InFlight: 2}})
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {

@@ -80,7 +80,9 @@ func (b *Broker) rewrite(pr *httputil.ProxyRequest) {
 	if pr.In.Method == http.MethodPost {
 		header.Set("Content-Type", "application/json") // in UTF-8, as which it is looked at
 	}
-	x.key.set(header)
+	if !x.key.IsZero() {
+		x.key.set(header)
+	}
 	pr.Out.Header = header
 }
 
@@ -101,6 +103,11 @@ var errKeyRefused = errors.New("the upstream refuses the key")
 // checkResponse is called before anything of an answer goes inside.
 func (b *Broker) checkResponse(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
+	if b.rewriter != nil {
+		if err := b.rewriter.RewriteAnswer(resp); err != nil {
+			return fmt.Errorf("rewrite the answer: %w", err)
+		}
+	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return errKeyRefused
@@ -114,7 +121,8 @@ func (b *Broker) checkResponse(resp *http.Response) error {
 	}
 	resp.Header.Del("Trailer")
 	resp.Trailer = nil
-	if len(x.key.value()) >= minRedacted {
+	meterAnswer(resp, x)
+	if !x.key.IsZero() && len(x.key.value()) >= minRedacted {
 		hideKey(resp, x.key)
 	}
 	return nil
@@ -136,28 +144,31 @@ func hideKey(resp *http.Response, key Key) {
 func (b *Broker) fail(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
 	if bad := x.refused.Load(); bad != nil {
-		b.refuseBody(w, r, x.token, bad)
+		b.refuse(w, r, x, bad)
 		return
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		b.refuseLarge(w, r, x.token)
+		b.refuse(w, r, x, b.tooLarge())
 		return
 	}
-	if x.token.revoked.Err() != nil {
-		b.refuse(w, r, x.token, http.StatusUnauthorized, "authentication_error", "the token was revoked")
+	if x.token.cut() {
+		x.finish(OutcomeRevoked)
+		b.refuse(w, r, x, errRevoked)
 		return
 	}
 	if errors.Is(err, context.Canceled) {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
 	b.log.ErrorContext(r.Context(), "broker: upstream", "token", x.token.ID(), "path", x.path, "error", x.key.scrub(err.Error()))
-	if errors.Is(err, errKeyRefused) {
-		writeError(w, http.StatusUnauthorized, "authentication_error", "the model's API refuses the key that is configured here")
-		return
-	}
-	message := "the model's API cannot be reached"
+	bad := &refusal{status: http.StatusBadGateway, errType: "api_error", problem: "the model's API cannot be reached"}
 	if problem, ok := errors.AsType[*answerError](err); ok {
-		message = problem.problem
+		bad.problem = problem.problem
 	}
-	writeError(w, http.StatusBadGateway, "api_error", message)
+	if errors.Is(err, errKeyRefused) {
+		bad = &refusal{status: http.StatusUnauthorized, errType: "authentication_error", problem: "the model's API refuses the key that is configured here", never: true}
+	}
+	x.fail(bad.status)
+	writeError(w, bad)
 }
+
+var errRevoked = &refusal{status: http.StatusUnauthorized, errType: "authentication_error", problem: "the token was revoked", never: true}

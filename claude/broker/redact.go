@@ -4,11 +4,26 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"regexp"
+	"strings"
 )
 
 // minRedacted is the length in bytes below which a key is no secret worth the
 // name, and would turn up in answers by chance.
 const minRedacted = 12
+
+// secretLike is what may be a key or a token that somebody put in the wrong place.
+var secretLike = regexp.MustCompile(`[A-Za-z0-9_+/=-]{24,}`)
+
+// clean makes what came from inside fit for a log.
+func clean(s string) string {
+	const most = 128
+	if len(s) > 4*most {
+		s = s[:4*most]
+	}
+	s = secretLike.ReplaceAllString(strings.ToValidUTF8(s, "?"), redacted)
+	return s[:min(len(s), most)]
+}
 
 // redactor is the body of an answer with every appearance of the key replaced
 // by as many asterisks, so that its length stays. It holds back only bytes that

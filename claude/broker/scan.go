@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -19,6 +21,10 @@ const (
 	toolType                // the type of a tool
 	source                  // where an image or a document comes from
 	sourceType              // the type of that
+	bulk                    // what it is, where it is not text: an image in base64
+	model                   // of the request
+	maxTokens               // of the request
+	stream                  // of the request
 	data                    // what nobody acts on: schemas, and what tools were called with
 )
 
@@ -37,7 +43,7 @@ func is(key, word string) bool {
 
 // at gives the place of a member of an object, or refuses it. Every member
 // counts, whichever of several with one key the API would take.
-func (p place) at(key string) (place, *bodyError) {
+func (p place) at(key string) (place, *refusal) {
 	switch {
 	case p == data:
 		return data, nil
@@ -45,6 +51,12 @@ func (p place) at(key string) (place, *bodyError) {
 		return data, reachesOut(fmt.Sprintf("%.64q", key))
 	case p == request && is(key, "tools"):
 		return tools, nil
+	case p == request && key == "model":
+		return model, nil
+	case p == request && key == "max_tokens":
+		return maxTokens, nil
+	case p == request && key == "stream":
+		return stream, nil
 	case p == tools && is(key, "type"):
 		return toolType, nil
 	case p == tools:
@@ -53,6 +65,8 @@ func (p place) at(key string) (place, *bodyError) {
 		return sourceType, nil
 	case p == source && is(key, "url"):
 		return data, reachesOut("a source with a URL")
+	case p == source && key == "data":
+		return bulk, nil
 	case p != request && key == "input":
 		return data, nil
 	case is(key, "source"):
@@ -63,14 +77,15 @@ func (p place) at(key string) (place, *bodyError) {
 
 // inner is the place of the elements of an array.
 func (p place) inner() place {
-	if p == toolType || p == sourceType {
+	switch p {
+	case toolType, sourceType, bulk, model, maxTokens, stream:
 		return content
 	}
 	return p
 }
 
 // text checks a string.
-func (p place) text(s string) *bodyError {
+func (p place) text(s string) *refusal {
 	switch {
 	case p == toolType && !clientTool.MatchString(s):
 		return reachesOut(fmt.Sprintf("a tool of type %.64q", s))
@@ -81,7 +96,7 @@ func (p place) text(s string) *bodyError {
 }
 
 // other checks a value that is no string.
-func (p place) other(null bool) *bodyError {
+func (p place) other(null bool) *refusal {
 	if p == toolType && !null {
 		return reachesOut("a tool with a type that is no string")
 	}
@@ -125,6 +140,11 @@ type level struct {
 // no byte order mark, no comments, nothing after the object. The zero value is
 // ready.
 type bodyScanner struct {
+	allow bool // what makes the API reach out
+
+	length, bulk int64 // bytes so far, and those of them in base64
+	wants        asked // what the request says about itself
+
 	step  step
 	open  []level
 	next  place  // of the value that comes
@@ -136,7 +156,8 @@ type bodyScanner struct {
 }
 
 // write takes the next piece.
-func (s *bodyScanner) write(piece []byte) *bodyError {
+func (s *bodyScanner) write(piece []byte) *refusal {
+	s.length += int64(len(piece))
 	for len(piece) > 0 {
 		if s.step == inString {
 			n := bytes.IndexFunc(piece, endsPlain)
@@ -144,6 +165,9 @@ func (s *bodyScanner) write(piece []byte) *bodyError {
 				n = len(piece)
 			}
 			s.add(piece[:n])
+			if !s.key && s.next == bulk {
+				s.bulk += int64(n)
+			}
 			if piece = piece[n:]; len(piece) == 0 {
 				return nil
 			}
@@ -157,11 +181,33 @@ func (s *bodyScanner) write(piece []byte) *bodyError {
 }
 
 // end says that no more comes.
-func (s *bodyScanner) end() *bodyError {
+func (s *bodyScanner) end() *refusal {
 	if s.step != wantSpace {
 		return errCut
 	}
 	return nil
+}
+
+const (
+	// imageBytesPerToken is how many bytes of an image or a document in base64 a token
+	// is, about.
+	imageBytesPerToken = 64
+	maxAnswer          = 1_000_000 // tokens; no model writes more
+)
+
+// asked is what the request asks for, once it is over.
+func (s *bodyScanner) asked() asked {
+	a := s.wants
+	a.tokens = (s.length-s.bulk)/bytesPerToken + s.bulk/imageBytesPerToken + 1
+	return a
+}
+
+// pass drops an objection to what is allowed.
+func (s *bodyScanner) pass(bad *refusal) *refusal {
+	if bad != nil && s.allow && bad.status == http.StatusForbidden {
+		return nil
+	}
+	return bad
 }
 
 func endsPlain(r rune) bool { return r == '"' || r == '\\' || r < ' ' }
@@ -177,7 +223,7 @@ func (s *bodyScanner) add(piece []byte) {
 }
 
 // take takes one byte.
-func (s *bodyScanner) take(c byte) *bodyError {
+func (s *bodyScanner) take(c byte) *refusal {
 	switch s.step {
 	case inString, inEscape, inHex:
 		return s.takeText(c)
@@ -197,7 +243,7 @@ func (s *bodyScanner) take(c byte) *bodyError {
 }
 
 // takeMark takes a byte that is neither space nor part of a string or a word.
-func (s *bodyScanner) takeMark(c byte) *bodyError {
+func (s *bodyScanner) takeMark(c byte) *refusal {
 	switch {
 	case c == '{' && s.step == wantRequest:
 		return s.begin(level{object: true, place: request})
@@ -239,13 +285,13 @@ func (s *bodyScanner) closes(c byte) bool {
 	return false
 }
 
-func (s *bodyScanner) beginValue(c byte) *bodyError {
+func (s *bodyScanner) beginValue(c byte) *refusal {
 	switch c {
 	case '"':
 		s.beginText(false)
 		return nil
 	case '{', '[':
-		if err := s.next.other(false); err != nil {
+		if err := s.pass(s.next.other(false)); err != nil {
 			return err
 		}
 		return s.begin(level{object: c == '{', place: s.next.inner()})
@@ -254,7 +300,7 @@ func (s *bodyScanner) beginValue(c byte) *bodyError {
 	return nil
 }
 
-func (s *bodyScanner) begin(l level) *bodyError {
+func (s *bodyScanner) begin(l level) *refusal {
 	if len(s.open) == maxNesting {
 		return notJSON("it is nested too deeply")
 	}
@@ -268,10 +314,10 @@ func (s *bodyScanner) begin(l level) *bodyError {
 
 func (s *bodyScanner) beginText(key bool) {
 	s.step, s.key, s.long, s.token = inString, key, false, s.token[:0]
-	s.keep = key || s.next == toolType || s.next == sourceType
+	s.keep = key || s.next == toolType || s.next == sourceType || s.next == model
 }
 
-func (s *bodyScanner) takeText(c byte) *bodyError {
+func (s *bodyScanner) takeText(c byte) *refusal {
 	switch {
 	case s.step == inString && c == '"':
 		return s.endText()
@@ -295,7 +341,7 @@ func (s *bodyScanner) takeText(c byte) *bodyError {
 }
 
 // endText looks at a string that is over.
-func (s *bodyScanner) endText() *bodyError {
+func (s *bodyScanner) endText() *refusal {
 	var text string
 	if s.keep && !s.long {
 		if !utf8.Valid(s.token) {
@@ -309,19 +355,31 @@ func (s *bodyScanner) endText() *bodyError {
 	if s.key {
 		next, err := s.top().place.at(text)
 		s.next, s.step = next, wantColon
-		return err
+		return s.pass(err)
 	}
-	err := s.next.text(text)
+	if s.next == model {
+		s.wants.model = text
+	}
+	err := s.pass(s.next.text(text))
 	s.ended()
 	return err
 }
 
 // endWord looks at a number, true, false or null that is over.
-func (s *bodyScanner) endWord() *bodyError {
+func (s *bodyScanner) endWord() *refusal {
 	if s.long || !json.Valid(s.token) {
 		return notJSON("a word that is no value")
 	}
-	err := s.next.other(string(s.token) == "null")
+	switch s.next {
+	case stream:
+		s.wants.stream = string(s.token) == "true"
+	case maxTokens:
+		n, err := strconv.ParseFloat(string(s.token), 64)
+		if err == nil {
+			s.wants.maxTokens = int64(min(max(n, 0), maxAnswer))
+		}
+	}
+	err := s.pass(s.next.other(string(s.token) == "null"))
 	s.ended()
 	return err
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // scanned is the verdict on a body that comes in pieces of a size.
-func scanned(body []byte, size int) *bodyError {
+func scanned(body []byte, size int) *refusal {
 	var s bodyScanner
 	for rest := body; len(rest) > 0; {
 		piece := rest[:min(size, len(rest))]

@@ -1,38 +1,51 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
+
+// DefaultTTL is how long tokens are accepted whose options say nothing else.
+const DefaultTTL = 24 * time.Hour
 
 // TokenOptions says what a [Token] is good for. The zero value, and nil, are usable.
 type TokenOptions struct {
 	// TTL is how long the token is accepted. A request that began before goes on.
-	// Zero: until it is revoked.
+	// Zero: [DefaultTTL]. Negative: until it is revoked.
 	TTL time.Duration
-	// MaxRequests is how many requests may be under way with it at a time; more
-	// are refused with 429 rate_limit_error. Zero: 64.
-	MaxRequests int
+	// Limits hold for all that is done with the token.
+	Limits Limits
+	// Account, where set, counts what is done with the token as well, and limits it.
+	Account *Account
+	// Run is a name for what the token is for; events carry it.
+	Run string
 }
 
 // Token is a phantom token: what a sandbox has in place of the key. Outside of
 // its broker it is worth nothing. It is safe for concurrent use.
 type Token struct {
-	broker  *Broker
-	value   func() string // not a string: see Key
-	sum     [sha256.Size]byte
-	expires time.Time // zero: never
-	slots   chan struct{}
-	revoked context.Context
-	revoke  context.CancelFunc
+	broker   *Broker
+	value    func() string // not a string: see Key
+	sum      [sha256.Size]byte
+	expires  time.Time // zero: never
+	run      string
+	meter    meter
+	account  *Account // or nil
+	era      *era     // of the account
+	requests atomic.Int64
+	revoked  context.Context
+	revoke   context.CancelFunc
 }
 
 // NewToken mints a token of 256 random bits. The broker keeps it until it is
@@ -44,14 +57,16 @@ func (b *Broker) NewToken(opts *TokenOptions) *Token {
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails: it ends the program rather
 	value := "vivarium-" + base64.RawURLEncoding.EncodeToString(raw)
-	t := &Token{broker: b, value: func() string { return value }, sum: sha256.Sum256([]byte(value))}
-	t.slots = make(chan struct{}, 64)
-	if opts.MaxRequests > 0 {
-		t.slots = make(chan struct{}, opts.MaxRequests)
+	t := &Token{
+		broker: b, value: func() string { return value }, sum: sha256.Sum256([]byte(value)), run: opts.Run,
+		meter: meter{whose: "this run", limits: opts.Limits.orDefault()}, account: opts.Account,
+	}
+	if t.account != nil {
+		t.era = t.account.current()
 	}
 	t.revoked, t.revoke = context.WithCancel(context.Background())
-	if opts.TTL > 0 {
-		t.expires = time.Now().Add(opts.TTL)
+	if opts.TTL >= 0 {
+		t.expires = time.Now().Add(cmp.Or(opts.TTL, DefaultTTL))
 	}
 	b.tokens.add(t)
 	return t
@@ -84,6 +99,40 @@ func (t *Token) Revoke() {
 	t.revoke()
 }
 
+// Usage returns what was used with the token so far, requests under way included.
+func (t *Token) Usage() Usage { return t.meter.usage() }
+
+// SetLimits changes the limits, for requests under way as well.
+func (t *Token) SetLimits(l Limits) { t.meter.setLimits(l.orDefault()) }
+
+func (l Limits) orDefault() Limits {
+	if l.InFlight <= 0 {
+		l.InFlight = 64
+	}
+	return l
+}
+
+type meters []*meter
+
+func (ms meters) leave() {
+	for _, m := range ms {
+		m.leave()
+	}
+}
+
+// meters are those that limit what is done with the token.
+func (t *Token) meters() meters {
+	if t.account == nil {
+		return meters{&t.meter}
+	}
+	return meters{&t.meter, &t.account.meter}
+}
+
+// cut says whether it was revoked, or its account's tokens were.
+func (t *Token) cut() bool {
+	return t.revoked.Err() != nil || t.era != nil && t.era.over.Err() != nil
+}
+
 func (t *Token) expired(now time.Time) bool { return !t.expires.IsZero() && !now.Before(t.expires) }
 
 // tokens are the valid tokens by their hash, so that the time a look-up takes
@@ -91,16 +140,18 @@ func (t *Token) expired(now time.Time) bool { return !t.expires.IsZero() && !now
 type tokens struct {
 	mu    sync.Mutex
 	bySum map[[sha256.Size]byte]*Token
+	swept time.Time
 }
+
+// sweepEvery is how often those that have expired are looked for.
+const sweepEvery = time.Minute
 
 func (ts *tokens) add(t *Token) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	now := time.Now()
-	for sum, old := range ts.bySum {
-		if old.expired(now) {
-			delete(ts.bySum, sum)
-		}
+	if now := time.Now(); now.Sub(ts.swept) >= sweepEvery {
+		ts.swept = now
+		maps.DeleteFunc(ts.bySum, func(_ [sha256.Size]byte, old *Token) bool { return old.expired(now) || old.cut() })
 	}
 	if ts.bySum == nil {
 		ts.bySum = map[[sha256.Size]byte]*Token{}
@@ -138,7 +189,7 @@ func (ts *tokens) lookup(sum [sha256.Size]byte) *Token {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	t := ts.bySum[sum]
-	if t == nil || subtle.ConstantTimeCompare(t.sum[:], sum[:]) != 1 || t.expired(time.Now()) {
+	if t == nil || subtle.ConstantTimeCompare(t.sum[:], sum[:]) != 1 || t.expired(time.Now()) || t.cut() {
 		return nil
 	}
 	return t
