@@ -173,7 +173,9 @@ func (x *exchange) book(s statement) *refusal {
 		x.setModel(s.model)
 	}
 	x.stated, x.rates = s.final, s.rates
-	x.giveBack()
+	if s.usage.Prompt() > 0 {
+		x.giveBack() // what it was for is counted now
+	}
 	return x.set(s.usage)
 }
 
