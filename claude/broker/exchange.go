@@ -60,6 +60,7 @@ type asked struct {
 type exchange struct {
 	broker  *Broker
 	token   *Token
+	meters  meters // that count it: those that limit it, and the broker's
 	path    string // of the upstream, below its base
 	key     Key
 	refused atomic.Pointer[refusal] // by the guard
@@ -86,7 +87,7 @@ func exchangeOf(ctx context.Context) *exchange {
 }
 
 func (b *Broker) newExchange(t *Token, r *http.Request) *exchange {
-	x := &exchange{broker: b, token: t, costs: r.Method == http.MethodPost && r.URL.Path == "/v1/messages"}
+	x := &exchange{broker: b, token: t, meters: append(t.meters(), &b.total), costs: r.Method == http.MethodPost && r.URL.Path == "/v1/messages"}
 	x.event = Event{
 		ID: t.ID() + "-" + strconv.FormatInt(t.requests.Add(1), 10), Token: t.ID(), Run: t.run, Began: time.Now(),
 	}
@@ -187,7 +188,7 @@ func (x *exchange) set(u Usage) (bad *refusal) {
 	u.Cost = x.price.cost(u, x.rates)
 	more := u.Sub(x.event.Usage)
 	x.event.Usage = u
-	for _, m := range append(x.token.meters(), &x.broker.total) {
+	for _, m := range x.meters {
 		if over := m.book(more); over != nil && bad == nil {
 			bad = over
 		}
@@ -213,7 +214,7 @@ func (x *exchange) finish(outcome Outcome) {
 			}
 			u.Estimated = 1
 		}
-		x.set(u)
+		_ = x.set(u) // there is nothing left to refuse
 	}
 	x.giveBack()
 	x.event.Outcome, x.event.Took = outcome, time.Since(x.event.Began)

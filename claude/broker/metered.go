@@ -47,7 +47,7 @@ func (b *wholeBody) Read(p []byte) (int, error) {
 	}
 	if errors.Is(err, io.EOF) || b.left == 0 {
 		if b.outcome == OutcomeCompleted {
-			b.x.book(b.scan.statement()) // it is paid for: what passes a budget is delivered
+			_ = b.x.book(b.scan.statement()) // it is paid for: what passes a budget is delivered
 		}
 		b.x.finish(b.outcome)
 	}

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -160,9 +159,9 @@ func (s *bodyScanner) write(piece []byte) *refusal {
 	s.length += int64(len(piece))
 	for len(piece) > 0 {
 		if s.step == inString {
-			n := bytes.IndexFunc(piece, endsPlain)
-			if n < 0 {
-				n = len(piece)
+			n := 0
+			for n < len(piece) && !endsPlain[piece[n]] {
+				n++
 			}
 			s.add(piece[:n])
 			if !s.key && s.next == bulk {
@@ -210,7 +209,14 @@ func (s *bodyScanner) pass(bad *refusal) *refusal {
 	return bad
 }
 
-func endsPlain(r rune) bool { return r == '"' || r == '\\' || r < ' ' }
+// endsPlain are the bytes that mean something in a string.
+var endsPlain = func() (ends [256]bool) {
+	for c := range ' ' {
+		ends[c] = true
+	}
+	ends['"'], ends['\\'] = true, true
+	return ends
+}()
 
 func (s *bodyScanner) add(piece []byte) {
 	if !s.keep {
