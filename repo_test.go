@@ -59,6 +59,7 @@ var arrows = []arrow{
 	{from: "sandbox/modalbox", local: []string{"sandbox", "sandbox/driver"}, other: []string{"github.com/modal-labs/modal-client/go", "google.golang.org/grpc"}},
 	{from: "sandbox", local: []string{"sandbox/driver"}},
 	{from: "claude/broker", local: []string{"internal/boundlisten"}},
+	{from: "claude/claudetest/scriptedcli", local: []string{"sandbox", "sandbox/driver"}},
 	{from: "claude/claudetest"},
 	{from: "claude", local: []string{"sandbox", "internal/boundlisten"}, other: []string{"golang.org/x/sys/"}},
 	{from: "storage/dirbucket", local: []string{"storage"}},

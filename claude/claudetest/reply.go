@@ -9,12 +9,40 @@ import (
 	"net/http"
 )
 
-// Usage is what a reply reports as used, in tokens.
+// Usage is what a reply reports as used, in tokens. The zero value is nothing.
 type Usage struct {
 	InputTokens              int `json:"input_tokens"`
 	OutputTokens             int `json:"output_tokens"`
 	CacheCreationInputTokens int `json:"cache_creation_input_tokens"`
 	CacheReadInputTokens     int `json:"cache_read_input_tokens"`
+	// CacheCreation1hInputTokens are those of CacheCreationInputTokens that are
+	// kept for an hour; the others are kept for five minutes.
+	CacheCreation1hInputTokens int `json:"-"`
+	// WebSearchRequests is how many searches the API made, not tokens.
+	WebSearchRequests int `json:"-"`
+	// Speed is how it was served: standard, or fast. Empty: it is not said.
+	Speed string `json:"-"`
+}
+
+// MarshalJSON writes it as the API does.
+func (u Usage) MarshalJSON() ([]byte, error) {
+	type plain Usage
+	usage := struct {
+		plain
+		Creation *map[string]int `json:"cache_creation,omitempty"`
+		Server   *map[string]int `json:"server_tool_use,omitempty"`
+		Speed    string          `json:"speed,omitempty"`
+	}{plain: plain(u), Speed: u.Speed}
+	if u.CacheCreation1hInputTokens > 0 {
+		usage.Creation = &map[string]int{
+			"ephemeral_5m_input_tokens": u.CacheCreationInputTokens - u.CacheCreation1hInputTokens,
+			"ephemeral_1h_input_tokens": u.CacheCreation1hInputTokens,
+		}
+	}
+	if u.WebSearchRequests > 0 {
+		usage.Server = &map[string]int{"web_search_requests": u.WebSearchRequests}
+	}
+	return json.Marshal(usage)
 }
 
 // Reply is the message that a [Script] writes. Where the client asked for a
@@ -83,15 +111,44 @@ func (w *Reply) Tool(name string, input any) {
 	if w.ended {
 		return
 	}
+	w.usesTool = true
+	w.toolUse("tool_use", w.id("toolu_", len(w.blocks)), name, input)
+}
+
+// ServerTool says that the API itself ran one of its tools, web_search say, and
+// what came of it: a block of type name_tool_result with the content, which
+// marshals to JSON as https://docs.anthropic.com/en/docs/agents-and-tools/tool-use
+// describes for the tool.
+func (w *Reply) ServerTool(name string, input, content any) {
+	if w.ended {
+		return
+	}
+	id := w.id("srvtoolu_", len(w.blocks))
+	w.toolUse("server_tool_use", id, name, input)
+	w.Block(map[string]any{"type": name + "_tool_result", "tool_use_id": id, "content": content})
+}
+
+// Block adds a content block that is complete from its start, for those that
+// the other methods have no words for. A block that does not marshal panics.
+func (w *Reply) Block(block map[string]any) {
+	if w.ended {
+		return
+	}
+	w.EndBlock()
+	kind, _ := block["type"].(string)
+	w.startBlock(kind, block)
+	w.open = "whole" // its end adds nothing
+	w.EndBlock()
+}
+
+// toolUse writes a block with an input that comes in pieces.
+func (w *Reply) toolUse(kind, id, name string, input any) {
 	w.EndBlock()
 	encoded, err := json.Marshal(input)
 	if err != nil {
 		panic(fmt.Sprintf("claudetest: input of tool %s: %v", name, err))
 	}
-	w.usesTool = true
-	w.startBlock("tool_use", map[string]any{
-		"type": "tool_use", "id": w.id("toolu_", len(w.blocks)), "name": name, "input": struct{}{},
-	})
+	w.startBlock(kind, map[string]any{"type": kind, "id": id, "name": name, "input": struct{}{}})
 	half := len(encoded) / 2 // real replies come in pieces that are no JSON by themselves
 	for _, part := range []string{string(encoded[:half]), string(encoded[half:])} {
 		w.delta(map[string]any{"type": "input_json_delta", "partial_json": part})
@@ -143,6 +200,23 @@ func (w *Reply) Disconnect() {
 	if !w.ended {
 		w.ended, w.abort = true, true
 	}
+}
+
+// Cut cuts the connection in the middle of an event; see [Cut].
+func (w *Reply) Cut() {
+	if w.ended {
+		return
+	}
+	w.start()
+	half := "event: content_block_delta\ndata: {\"type\":\"content_block_d"
+	if !w.started {
+		w.w.Header().Set("Content-Type", "application/json")
+		w.w.Header().Set("Content-Length", "1000")
+		half = `{"id":"msg_`
+	}
+	_, _ = w.w.Write([]byte(half)) // a failure means it is cut already
+	_ = http.NewResponseController(w.w).Flush()
+	w.Disconnect()
 }
 
 func (w *Reply) startBlock(blockType string, block map[string]any) {

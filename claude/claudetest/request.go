@@ -57,6 +57,7 @@ type Block struct {
 	ToolUseID string          // of a tool_result block
 	Result    string          // of a tool_result block: its text parts, joined by newlines
 	IsError   bool            // of a tool_result block
+	Raw       json.RawMessage // the block as it was sent, nil where it was a string
 }
 
 // Context is cancelled when the client is gone or the server closes.
@@ -74,6 +75,9 @@ func (r *Request) Key() string {
 
 // SessionID returns the id of the CLI's session, or "" where there is none.
 func (r *Request) SessionID() string { return r.Header.Get("X-Claude-Code-Session-Id") }
+
+// AgentID returns the id of the subagent that asks, or "" where it is not one.
+func (r *Request) AgentID() string { return r.Header.Get("X-Claude-Code-Agent-Id") }
 
 // Prompt returns what the user asked for last: the text of the newest message
 // in which the user says anything, without what the CLI puts around it
@@ -265,6 +269,10 @@ func (c *content) UnmarshalJSON(data []byte) error {
 		*c = content{{Type: "text", Text: text}}
 		return nil
 	}
+	var raw []json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return err
+	}
 	var blocks []struct {
 		Type      string          `json:"type"`
 		Text      string          `json:"text"`
@@ -279,8 +287,8 @@ func (c *content) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &blocks); err != nil {
 		return err
 	}
-	for _, b := range blocks {
-		block := Block{Type: b.Type, Text: b.Text + b.Thinking, ID: b.ID, Name: b.Name, Input: b.Input, ToolUseID: b.ToolUseID, IsError: b.IsError}
+	for i, b := range blocks {
+		block := Block{Raw: raw[i], Type: b.Type, Text: b.Text + b.Thinking, ID: b.ID, Name: b.Name, Input: b.Input, ToolUseID: b.ToolUseID, IsError: b.IsError}
 		if b.Type == "tool_result" && len(b.Content) > 0 {
 			result, err := resultText(b.Content)
 			if err != nil {

@@ -40,6 +40,35 @@ func Tool(name string, input any) Script {
 	return func(w *Reply, _ *Request) { w.Tool(name, input) }
 }
 
+// Structured gives the answer that the CLI's --json-schema asks for: it calls the
+// CLI's StructuredOutput tool, which ends the turn where the answer fits the schema.
+func Structured(answer any) Script { return Tool("StructuredOutput", answer) }
+
+// ServerTool says that the API itself ran one of its tools; see [Reply.ServerTool].
+func ServerTool(name string, input, content any) Script {
+	return func(w *Reply, _ *Request) { w.ServerTool(name, input, content) }
+}
+
+// Page is what a search of the web has found.
+type Page struct{ Title, URL string }
+
+// WebSearch says that the API searched the web, and what it found.
+func WebSearch(query string, found ...Page) Script {
+	results := []map[string]any{}
+	for _, p := range found {
+		results = append(results, map[string]any{
+			"type": "web_search_result", "title": p.Title, "url": p.URL, "encrypted_content": "scripted", "page_age": nil,
+		})
+	}
+	return ServerTool("web_search", map[string]string{"query": query}, results)
+}
+
+// Header sets a header of the HTTP answer. Put it first in a [Join]: it counts
+// until the first content is written.
+func Header(name, value string) Script {
+	return func(w *Reply, _ *Request) { w.Header().Set(name, value) }
+}
+
 // Join writes the parts into one reply, in order. Neighbouring texts become
 // deltas of one content block.
 func Join(parts ...Script) Script {
@@ -90,6 +119,41 @@ func PerSession(newScript func() Script) Script {
 	}
 }
 
+// PerAgent makes a script for every subagent, when its first request arrives, so
+// that each has a [Sequence] of its own; it is given that request, whose Prompt is
+// the agent's task. It is for [Options.Subagent].
+func PerAgent(newScript func(first *Request) Script) Script {
+	var mu sync.Mutex
+	scripts := map[string]Script{}
+	return func(w *Reply, r *Request) {
+		key := r.SessionID() + "/" + r.AgentID()
+		mu.Lock()
+		script, ok := scripts[key]
+		if !ok {
+			script = newScript(r)
+			scripts[key] = script
+		}
+		mu.Unlock()
+		script(w, r)
+	}
+}
+
+// errTypes are the types of the API's errors by their status.
+var errTypes = map[int]string{
+	400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error", 404: "not_found_error",
+	413: "request_too_large", 429: "rate_limit_error", 500: "api_error", 504: "timeout_error", 529: "overloaded_error",
+}
+
+// Status fails with a status from 400 to 599 and the error that the API gives
+// with it, api_error where it gives none.
+func Status(status int) Script {
+	errType, ok := errTypes[status]
+	if !ok {
+		errType = "api_error"
+	}
+	return Error(status, errType, "scripted: "+errType)
+}
+
 // Error fails: as an HTTP error with the given status where nothing was
 // written before, else as an error event in the stream. The types that the API
 // uses are listed at https://docs.anthropic.com/en/api/errors. Without any
@@ -120,6 +184,12 @@ func RateLimited(retryAfter time.Duration) Script {
 // before, else in the middle of the stream.
 func Disconnect() Script {
 	return func(w *Reply, _ *Request) { w.Disconnect() }
+}
+
+// Cut cuts the connection in the middle of an event or, where the client wants no
+// stream, in the middle of the answer.
+func Cut() Script {
+	return func(w *Reply, _ *Request) { w.Cut() }
 }
 
 // Tokens sets the usage that the reply reports. Put it first in a [Join]: the

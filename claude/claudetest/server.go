@@ -22,6 +22,9 @@ type Options struct {
 	// Side answers the CLI's own questions ([Side]). Nil: a short text, or, where
 	// the question asks for JSON of a schema, the smallest JSON that fits it.
 	Side Script
+	// CountTokens answers what the CLI asks of /v1/messages/count_tokens. Nil: one
+	// token for every four bytes of the request.
+	CountTokens func(r *Request) int
 	// MaxBody limits a request's body, in bytes; a larger one is refused with 413
 	// request_too_large. Zero: 32 MiB, the API's own limit.
 	MaxBody int64
@@ -38,6 +41,7 @@ type Handler struct {
 	mu       sync.Mutex
 	n        int
 	requests []*Request
+	waits    []wait
 }
 
 // NewHandler returns a handler that answers the turns of conversations with the
@@ -55,6 +59,9 @@ func NewHandler(script Script, opts *Options) *Handler {
 	}
 	if h.opts.Side == nil {
 		h.opts.Side = answerAside
+	}
+	if h.opts.CountTokens == nil {
+		h.opts.CountTokens = func(r *Request) int { return len(r.Body)/4 + 1 }
 	}
 	if h.opts.MaxBody <= 0 {
 		h.opts.MaxBody = 32 << 20
@@ -84,6 +91,7 @@ func (h *Handler) record(r *Request) {
 	defer h.mu.Unlock()
 	h.n++
 	r.N = h.n
+	h.tell(r)
 	if h.opts.Keep < 0 {
 		return
 	}
@@ -126,7 +134,7 @@ func (h *Handler) route(w http.ResponseWriter, r *Request) {
 	case "POST /v1/messages":
 		h.answer(w, r)
 	case "POST /v1/messages/count_tokens":
-		writeJSON(w, http.StatusOK, map[string]int{"input_tokens": len(r.Body)/4 + 1})
+		writeJSON(w, http.StatusOK, map[string]int{"input_tokens": h.opts.CountTokens(r)})
 	case "GET /v1/models", "HEAD /v1/models":
 		writeJSON(w, http.StatusOK, map[string]any{"data": []any{}, "has_more": false, "first_id": nil, "last_id": nil})
 	case "GET /api/hello", "HEAD /api/hello", "GET /", "HEAD /":
@@ -270,7 +278,13 @@ type TB interface {
 // to start is the test's.
 func Start(t TB, script Script) *Server {
 	t.Helper()
-	s, err := NewServer(script, nil)
+	return StartWith(t, script, nil)
+}
+
+// StartWith is Start with options.
+func StartWith(t TB, script Script, opts *Options) *Server {
+	t.Helper()
+	s, err := NewServer(script, opts)
 	if err != nil {
 		t.Fatalf("%v", err)
 		return nil
