@@ -111,3 +111,31 @@ func ExamplePrompted() {
 	http.DefaultClient.CloseIdleConnections()
 	// Output: true
 }
+
+// Answers that depend on what is asked, and what the model was asked in the end.
+func ExampleWhen() {
+	srv, err := claudetest.NewServer(claudetest.When(
+		claudetest.Case{Match: claudetest.SystemHas("pirate"), Script: claudetest.Text("Arr!")},
+		claudetest.Case{Script: claudetest.Text("Hello.")},
+	), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = srv.Close() }()
+	resp, err := http.Post(srv.URL+"/v1/messages", "application/json", strings.NewReader(
+		`{"system":"You are a pirate.","messages":[{"role":"user","content":"hi"}]}`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(strings.Contains(string(body), "Arr!"))
+	fmt.Printf("%+v\n", srv.Find(claudetest.PromptHas("hi"))[0].Conversation())
+	http.DefaultClient.CloseIdleConnections()
+	// Output:
+	// true
+	// [{Role:user Type:text Text:hi Tool: Input:map[] IsError:false}]
+}
