@@ -77,8 +77,8 @@ func stream(b *testing.B, lines []byte) *claude.Stream {
 func envelopes(b *testing.B, lines []byte) {
 	n := 0
 	for m, err := range stream(b, lines).Messages() {
-		if err != nil || m.Type == "" {
-			b.Fatal(m.Type, err)
+		if err != nil || m.Type() == "" {
+			b.Fatal(err)
 		}
 		n++
 	}
@@ -90,25 +90,23 @@ func envelopes(b *testing.B, lines []byte) {
 // decoded reads messages and decodes the content of every one.
 func decoded(b *testing.B, lines []byte) {
 	for m, err := range stream(b, lines).Messages() {
-		if err == nil {
-			err = content(&m)
-		}
 		if err != nil {
 			b.Fatal(err)
 		}
+		content(m)
 	}
 }
 
-func content(m *claude.Message) (err error) {
-	switch m.Type {
-	case claude.TypeStreamEvent:
-		_, err = m.StreamEvent()
-	case claude.TypeAssistant:
-		_, err = m.Assistant()
-	case claude.TypeUser:
-		_, err = m.User()
+func content(m claude.Message) int {
+	switch m := m.(type) {
+	case *claude.StreamEvent:
+		return len(m.Text)
+	case *claude.AssistantMessage:
+		return len(m.Content())
+	case *claude.UserMessage:
+		return len(m.Content())
 	}
-	return err
+	return 0
 }
 
 // twoPasses is how most clients do it: a pipe, a line, encoding/json for the

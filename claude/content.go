@@ -2,41 +2,109 @@ package claude
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"strings"
 )
 
-// Types of content blocks, as ContentBlock.Type has them. The API has others,
-// such as "image" and "server_tool_use"; they are kept whole in ContentBlock.Raw.
+// Types of content blocks, as ContentBlock.Type has them. The API has others
+// and comes to have more; they are kept whole in ContentBlock.Raw.
+// https://docs.anthropic.com/en/api/messages
 const (
-	BlockText       = "text"
-	BlockThinking   = "thinking"
-	BlockToolUse    = "tool_use"
-	BlockToolResult = "tool_result"
+	BlockText             = "text"
+	BlockThinking         = "thinking"
+	BlockRedactedThinking = "redacted_thinking"
+	BlockToolUse          = "tool_use"
+	BlockToolResult       = "tool_result"
+	BlockImage            = "image"
+	BlockDocument         = "document"
+	BlockServerToolUse    = "server_tool_use"
+	BlockMCPToolUse       = "mcp_tool_use"
+	BlockMCPToolResult    = "mcp_tool_result"
+	BlockWebSearchResult  = "web_search_tool_result"
 )
 
-// ContentBlock is a part of a message: text, thinking, the use of a tool or its
-// result. Which fields are set depends on Type.
+// ContentBlock is a part of a message: text, thinking, an image, the use of a
+// tool or its result. Which fields are set depends on Type. Text, Image,
+// Document and their kin make those that a prompt can have.
 type ContentBlock struct {
 	// Type says what it is, such as BlockText.
 	Type string `json:"type"`
 	// Text is the text of a BlockText.
 	Text string `json:"text,omitempty"`
 	// Thinking is the text of a BlockThinking; Signature proves to the API that
-	// the model wrote it.
+	// the model wrote it. Data is a BlockRedactedThinking, which only the API
+	// can read.
 	Thinking  string `json:"thinking,omitempty"`
 	Signature string `json:"signature,omitempty"`
-	// ID, Name and Input are those of a BlockToolUse.
-	ID    string          `json:"id,omitempty"`
-	Name  string          `json:"name,omitempty"`
-	Input json.RawMessage `json:"input,omitempty"`
-	// ToolUseID is the ID of the BlockToolUse that a BlockToolResult answers,
-	// Content what the tool gave, and IsError says that it failed.
+	Data      string `json:"data,omitempty"`
+	// ID, Name and Input are those of a BlockToolUse, a BlockServerToolUse, which
+	// the API runs itself, and a BlockMCPToolUse, of which ServerName is the server.
+	ID         string          `json:"id,omitempty"`
+	Name       string          `json:"name,omitempty"`
+	ServerName string          `json:"server_name,omitempty"`
+	Input      json.RawMessage `json:"input,omitempty"`
+	// ToolUseID is the ID of the use that a BlockToolResult, or another of the
+	// "…_tool_result" types, answers, Content what the tool gave, and IsError says
+	// that it failed. Where the content is not a list of blocks, only Raw has it.
 	ToolUseID string  `json:"tool_use_id,omitempty"`
 	Content   Content `json:"content,omitempty"`
 	IsError   bool    `json:"is_error,omitempty"`
+	// Source is the bytes of a BlockImage or a BlockDocument, or where they are.
+	Source *Source `json:"source,omitempty"`
+	// Title is that of a BlockDocument.
+	Title string `json:"title,omitempty"`
 	// Raw is the block as it was written, whatever its type.
 	Raw json.RawMessage `json:"-"`
+}
+
+// Source is the content of an image or a document.
+type Source struct {
+	// Type is "base64", "text", "url" or "file".
+	Type string `json:"type"`
+	// MediaType is such as "image/png" or "application/pdf".
+	MediaType string `json:"media_type,omitempty"`
+	// Data is base64 or text, as Type says.
+	Data string `json:"data,omitempty"`
+	// URL is where it is; the model's API fetches it.
+	URL string `json:"url,omitempty"`
+	// FileID is a file of the API's Files.
+	FileID string `json:"file_id,omitempty"`
+}
+
+// Text is a block of text, for a prompt.
+func Text(text string) ContentBlock { return ContentBlock{Type: BlockText, Text: text} }
+
+// Image is an image of a media type such as "image/png", for a prompt. The API
+// takes PNG, JPEG, GIF and WebP.
+func Image(mediaType string, data []byte) ContentBlock {
+	return ContentBlock{Type: BlockImage, Source: base64Source(mediaType, data)}
+}
+
+// Document is a document of a media type such as "application/pdf", for a
+// prompt; a text/plain one is passed on as text. title may be empty.
+func Document(title, mediaType string, data []byte) ContentBlock {
+	source := base64Source(mediaType, data)
+	if mediaType == "text/plain" {
+		source = &Source{Type: "text", MediaType: mediaType, Data: string(data)}
+	}
+	return ContentBlock{Type: BlockDocument, Title: title, Source: source}
+}
+
+func base64Source(mediaType string, data []byte) *Source {
+	return &Source{Type: "base64", MediaType: mediaType, Data: base64.StdEncoding.EncodeToString(data)}
+}
+
+// Bytes is the content itself; nil where it is elsewhere, or is not base64.
+func (s *Source) Bytes() []byte {
+	if s.Type == "text" {
+		return []byte(s.Data)
+	}
+	data, err := base64.StdEncoding.DecodeString(s.Data)
+	if err != nil || s.Type != "base64" {
+		return nil
+	}
+	return data
 }
 
 // UnmarshalJSON decodes a block and keeps it whole in Raw. A field of another
@@ -59,10 +127,14 @@ func (b *ContentBlock) decode(data []byte) {
 			b.Thinking = text(value)
 		case "signature":
 			b.Signature = text(value)
+		case "data":
+			b.Data = text(value)
 		case "id":
 			b.ID = text(value)
 		case "name":
 			b.Name = text(value)
+		case "server_name":
+			b.ServerName = text(value)
 		case "input":
 			b.Input = raw(value)
 		case "tool_use_id":
@@ -71,8 +143,35 @@ func (b *ContentBlock) decode(data []byte) {
 			b.Content.decode(value)
 		case "is_error":
 			b.IsError = isTrue(value)
+		case "source":
+			b.Source = decodeSource(value)
+		case "title":
+			b.Title = text(value)
 		}
 	})
+}
+
+// decodeSource reads a source; nil where it is none.
+func decodeSource(value []byte) *Source {
+	if value[0] != '{' {
+		return nil
+	}
+	s := new(Source)
+	members(value, func(key, value []byte) {
+		switch string(key) {
+		case "type":
+			s.Type = text(value)
+		case "media_type":
+			s.MediaType = text(value)
+		case "data":
+			s.Data = text(value)
+		case "url":
+			s.URL = text(value)
+		case "file_id":
+			s.FileID = text(value)
+		}
+	})
+	return s
 }
 
 // blockType is text for the types that nearly all blocks have.
@@ -137,176 +236,17 @@ func (c Content) Text() string {
 }
 
 // ToolUses are the BlockToolUse among the blocks.
-func (c Content) ToolUses() []ContentBlock {
-	var uses []ContentBlock
+func (c Content) ToolUses() []ContentBlock { return c.of(BlockToolUse) }
+
+// ToolResults are the BlockToolResult among the blocks.
+func (c Content) ToolResults() []ContentBlock { return c.of(BlockToolResult) }
+
+func (c Content) of(kind string) []ContentBlock {
+	var blocks []ContentBlock
 	for _, b := range c {
-		if b.Type == BlockToolUse {
-			uses = append(uses, b)
+		if b.Type == kind {
+			blocks = append(blocks, b)
 		}
 	}
-	return uses
-}
-
-// AssistantMessage is what the model said. The CLI writes one message for each
-// content block, so several in a row share a MessageID.
-type AssistantMessage struct {
-	MessageID  string
-	Model      string
-	Content    Content
-	StopReason string // empty until the model's message is complete
-	// Usage is as it was when the model's message began: take the run's from
-	// the Result.
-	Usage Usage
-	// Error is set when this is a message of the CLI about a request that
-	// failed, such as "rate_limit" or "authentication_failed".
-	Error string
-}
-
-// UnmarshalJSON decodes the line of the CLI.
-func (a *AssistantMessage) UnmarshalJSON(data []byte) error {
-	a.decode(bytes.Clone(data))
-	return nil
-}
-
-func (a *AssistantMessage) decode(line []byte) {
-	*a = AssistantMessage{}
-	message := func(key, value []byte) {
-		switch string(key) {
-		case "id":
-			a.MessageID = text(value)
-		case "model":
-			a.Model = text(value)
-		case "content":
-			a.Content.decode(value)
-		case "stop_reason":
-			a.StopReason = text(value)
-		case "usage":
-			a.Usage.decode(value)
-		}
-	}
-	members(line, func(key, value []byte) {
-		switch string(key) {
-		case "message":
-			members(value, message)
-		case "error":
-			a.Error = text(value)
-		}
-	})
-}
-
-// UserMessage is what the model was told: the results of tools, and with
-// "--replay-user-messages" the prompts.
-type UserMessage struct {
-	Content Content
-	// ToolUseResult is what the tool gave, in the tool's own shape; nil where
-	// the CLI does not say.
-	ToolUseResult json.RawMessage
-	// Replay says that it is a prompt sent back.
-	Replay bool
-	// Synthetic says that the CLI wrote it, not a user and not a tool.
-	Synthetic bool
-}
-
-// UnmarshalJSON decodes the line of the CLI.
-func (u *UserMessage) UnmarshalJSON(data []byte) error {
-	u.decode(bytes.Clone(data))
-	return nil
-}
-
-func (u *UserMessage) decode(line []byte) {
-	*u = UserMessage{}
-	members(line, func(key, value []byte) {
-		switch string(key) {
-		case "message":
-			members(value, func(key, value []byte) {
-				if string(key) == "content" {
-					u.Content.decode(value)
-				}
-			})
-		case "tool_use_result":
-			u.ToolUseResult = raw(value)
-		case "isReplay":
-			u.Replay = isTrue(value)
-		case "isSynthetic":
-			u.Synthetic = isTrue(value)
-		}
-	})
-}
-
-// StreamEvent is one event of the Messages API's stream.
-// https://docs.anthropic.com/en/api/messages-streaming
-type StreamEvent struct {
-	// Type is the event's, such as "content_block_delta".
-	Type string
-	// Index is the content block's number in its message.
-	Index int
-	// DeltaType is that of a content_block_delta, such as "text_delta"; Text
-	// and Thinking are what it adds, PartialJSON what it adds to a tool's input.
-	DeltaType, Text, Thinking, PartialJSON string
-	// Event is the event as the API wrote it.
-	Event json.RawMessage
-}
-
-// UnmarshalJSON decodes the line of the CLI.
-func (e *StreamEvent) UnmarshalJSON(data []byte) error {
-	e.decode(bytes.Clone(data))
-	return nil
-}
-
-func (e *StreamEvent) decode(line []byte) {
-	*e = StreamEvent{}
-	delta := func(key, value []byte) {
-		switch string(key) {
-		case "type":
-			e.DeltaType = text(value)
-		case "text":
-			e.Text = text(value)
-		case "thinking":
-			e.Thinking = text(value)
-		case "partial_json":
-			e.PartialJSON = text(value)
-		}
-	}
-	event := func(key, value []byte) {
-		switch string(key) {
-		case "type":
-			e.Type = text(value)
-		case "index":
-			e.Index = number(value)
-		case "delta":
-			members(value, delta)
-		}
-	}
-	members(line, func(key, value []byte) {
-		if string(key) == "event" {
-			e.Event = raw(value)
-			members(value, event)
-		}
-	})
-}
-
-// Init begins every turn: what the CLI works with.
-type Init struct {
-	CLIVersion     string         `json:"claude_code_version"`
-	Model          string         `json:"model"`
-	Dir            string         `json:"cwd"`
-	PermissionMode PermissionMode `json:"permissionMode"`
-	APIKeySource   string         `json:"apiKeySource"`
-	Tools          []string       `json:"tools"`
-	SlashCommands  []string       `json:"slash_commands"`
-	Agents         []string       `json:"agents"`
-	MCPServers     []struct {
-		Name   string `json:"name"`
-		Status string `json:"status"`
-	} `json:"mcp_servers"`
-}
-
-// APIRetry says that a request to the model failed and is repeated.
-type APIRetry struct {
-	Attempt    int     `json:"attempt"`
-	MaxRetries int     `json:"max_retries"`
-	DelayMS    float64 `json:"retry_delay_ms"`
-	// Status is the HTTP status, 0 where there was no answer.
-	Status int    `json:"error_status"`
-	Error  string `json:"error"`
+	return blocks
 }

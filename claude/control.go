@@ -114,8 +114,8 @@ func (p *process) send(line any) error {
 
 // control handles a line that is not part of the stream. With an error the run
 // cannot go on.
-func (p *process) control(m *Message) error {
-	switch m.Type {
+func (p *process) control(m *envelope) error {
+	switch m.typ {
 	case typeControlResponse:
 		p.answered(m)
 	case typeControlRequest:
@@ -124,7 +124,7 @@ func (p *process) control(m *Message) error {
 	return nil
 }
 
-func (p *process) answered(m *Message) {
+func (p *process) answered(m *envelope) {
 	var line struct {
 		Response struct {
 			Subtype   string          `json:"subtype"`
@@ -133,7 +133,7 @@ func (p *process) answered(m *Message) {
 			Error     string          `json:"error"`
 		} `json:"response"`
 	}
-	_ = m.Decode(&line) // what cannot be decoded answers no request
+	lenient(m.raw, &line) // what cannot be decoded answers no request
 	r := reply{response: line.Response.Response, err: line.Response.Error}
 	if line.Response.Subtype == "error" && r.err == "" {
 		r.err = "refused without a reason"
@@ -148,14 +148,14 @@ func (p *process) answered(m *Message) {
 
 // refuse answers a request of the CLI that nothing here can serve: unanswered,
 // the CLI would wait for ever. The error matches ErrNotReading.
-func (p *process) refuse(m *Message) error {
+func (p *process) refuse(m *envelope) error {
 	var line struct {
 		RequestID string `json:"request_id"`
 		Request   struct {
 			Subtype string `json:"subtype"`
 		} `json:"request"`
 	}
-	_ = m.Decode(&line)
+	lenient(m.raw, &line)
 	data, err := json.Marshal(map[string]any{"type": typeControlResponse, "response": map[string]any{
 		"subtype": "error", "request_id": line.RequestID,
 		"error": fmt.Sprintf("the host does not answer %q", line.Request.Subtype),
@@ -207,7 +207,7 @@ func (p *process) prompt(text string) (*turn, error) {
 	t.queue = p.queue
 	p.turn = t
 	return t, p.send(map[string]any{
-		"type": TypeUser, "uuid": t.id, "session_id": "", "parent_tool_use_id": nil,
+		"type": typeUser, "uuid": t.id, "session_id": "", "parent_tool_use_id": nil,
 		"message": map[string]any{"role": "user", "content": text},
 	})
 }

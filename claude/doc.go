@@ -11,7 +11,7 @@
 //	defer st.Close()
 //	for msg, err := range st.Messages() {
 //		if err != nil { … }
-//		fmt.Println(msg.Type, msg.Subtype)
+//		if said, ok := msg.(*claude.AssistantMessage); ok { fmt.Println(said.Content().Text()) }
 //	}
 //	res, err := st.Result() // cost, usage, turns
 //
@@ -26,6 +26,9 @@
 // The model's key need not be in the sandbox: an [Endpoint] is an http.Handler
 // of this process that the CLI reaches over the sandbox's loopback, with or
 // without a network. Package claude/broker has one that adds the key.
+//
+// A [Message] is one of the types of this package, and *[UnknownMessage] for what
+// a newer CLI comes to say. [Decode] reads a line that was kept.
 //
 // An end of the stream is not a success. A run has succeeded only when a result
 // message said so; everything else is one of the errors of this package, and

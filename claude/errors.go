@@ -90,7 +90,8 @@ func (e *EndError) Unwrap() []error {
 }
 
 // ProtocolError is a line of the CLI's output that is not a message. The lines
-// after it are not affected.
+// after it are not affected. The last line of a stream that was cut off matches
+// io.ErrUnexpectedEOF.
 type ProtocolError struct {
 	Line []byte // whole, without its newline
 	Err  error  // what is wrong with it
@@ -108,14 +109,15 @@ func (e *ProtocolError) Error() string {
 // Unwrap gives Err.
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
-// LineTooLongError is a line longer than Options.MaxLine, for which the run was
-// killed. It is part of the *EndError; the lines before it are in the stream.
+// LineTooLongError is a line longer than Options.MaxLine, which was passed over.
+// The lines before and after it are not affected. Where the line was what the
+// CLI had to say at its start, it is part of the *StartError.
 type LineTooLongError struct {
 	Limit int64 // Options.MaxLine, in bytes
 }
 
 func (e *LineTooLongError) Error() string {
-	return fmt.Sprintf("claude: the CLI wrote a line of more than %d bytes", e.Limit)
+	return fmt.Sprintf("claude: the CLI wrote a line of more than %d bytes, which Options.MaxLine allows", e.Limit)
 }
 
 // ControlError is a control request that the CLI refused.
@@ -149,7 +151,7 @@ const (
 type ResultError struct {
 	Kind Kind
 	// Result is the whole result, with what the turn cost.
-	Result *Result
+	Result *ResultMessage
 	// Err is the context's error when its end is why the turn was stopped.
 	Err error
 }

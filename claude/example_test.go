@@ -65,13 +65,9 @@ func ExampleStream_Messages() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		switch msg.Type {
-		case claude.TypeAssistant:
-			said, err := msg.Assistant()
-			if err != nil {
-				log.Fatal(err)
-			}
-			for _, block := range said.Content {
+		switch msg := msg.(type) {
+		case *claude.AssistantMessage:
+			for _, block := range msg.Content() {
 				switch block.Type {
 				case claude.BlockText:
 					fmt.Println(block.Text)
@@ -79,7 +75,7 @@ func ExampleStream_Messages() {
 					fmt.Printf("%s %s\n", block.Name, block.Input)
 				}
 			}
-		case claude.TypeResult:
+		case *claude.ResultMessage:
 			fmt.Println("done")
 		}
 	}
@@ -134,23 +130,21 @@ func ExampleResultError() {
 }
 
 // A line that was kept is read like one that comes from a stream.
-func ExampleParseMessage() {
-	msg, err := claude.ParseMessage([]byte(`{"message":{"content":[{"type":"text","text":"Hello"}]},"session_id":"s-1","type":"assistant"}`))
+func ExampleDecode() {
+	msg, err := claude.Decode([]byte(`{"message":{"content":[{"type":"text","text":"Hello"}]},"session_id":"s-1","type":"assistant"}`))
 	if err != nil {
 		log.Fatal(err)
 	}
-	said, err := msg.Assistant()
-	if err != nil {
-		log.Fatal(err)
+	if said, ok := msg.(*claude.AssistantMessage); ok {
+		fmt.Println(said.SessionID(), said.Content().Text())
 	}
-	fmt.Println(msg.Type, msg.SessionID, said.Content.Text())
-	// Output: assistant s-1 Hello
+	// Output: s-1 Hello
 }
 
 // Every ending has one word, for events and metrics.
 func ExampleEndOf() {
 	fmt.Println(claude.EndOf(nil))
-	fmt.Println(claude.EndOf(&claude.ResultError{Kind: claude.KindMaxTurns, Result: &claude.Result{}}))
+	fmt.Println(claude.EndOf(&claude.ResultError{Kind: claude.KindMaxTurns, Result: &claude.ResultMessage{}}))
 	fmt.Println(claude.EndOf(&claude.EndError{Err: context.Canceled}))
 	// Output:
 	// completed

@@ -13,8 +13,8 @@ import (
 
 // failure is the error of a turn with this result; nil if it succeeded. cause
 // is the context's error if its end stopped the turn.
-func (r *Result) failure(cause error) error {
-	if !r.IsError && !strings.HasPrefix(r.Subtype, "error") {
+func (r *ResultMessage) failure(cause error) error {
+	if !r.IsError && !strings.HasPrefix(r.subtype, "error") {
 		return nil
 	}
 	e := &ResultError{Kind: r.kind(), Result: r}
@@ -25,13 +25,13 @@ func (r *Result) failure(cause error) error {
 }
 
 // kind reads the reason off the fields that version 2.1.328 was seen to use.
-func (r *Result) kind() Kind {
+func (r *ResultMessage) kind() Kind {
 	switch {
 	case strings.HasPrefix(r.TerminalReason, "aborted"):
 		return KindInterrupted
-	case r.Subtype == "error_max_turns":
+	case r.subtype == "error_max_turns":
 		return KindMaxTurns
-	case r.Subtype == "error_max_budget_usd":
+	case r.subtype == "error_max_budget_usd":
 		return KindBudget
 	}
 	switch status := r.APIStatus; {

@@ -35,48 +35,74 @@ func TestMaxLine(t *testing.T) {
 		return start + strings.Repeat("y", size-len(start)-len(end)) + end
 	}
 	for name, test := range map[string]struct {
-		play  func(c *fakeCLI)
-		lines int // that are read before the end
-		long  bool
+		lines string
+		want  string // "x" for a line, "-" for one that is too long
 	}{
-		"endless":          {endless, 1, true},
-		"too long":         {func(c *fakeCLI) { c.write("%s", ofSize(limit+1)) }, 1, true},
-		"with more in it":  {func(c *fakeCLI) { c.write("%s", ofSize(100)+ofSize(limit+1)+ofSize(100)) }, 2, true},
-		"as long as it is": {func(c *fakeCLI) { c.write("%s", ofSize(limit)) }, 2, false},
+		"as long as it may be": {ofSize(limit), "x"},
+		"a byte longer":        {ofSize(limit + 1), "-"},
+		"among others":         {ofSize(100) + ofSize(limit+1) + ofSize(100), "x-x"},
+		"two":                  {ofSize(10*limit) + ofSize(limit+1) + ofSize(limit), "--x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			killed := make(chan struct{})
-			st := query(t, &claude.Options{MaxLine: limit}, func(c *fakeCLI) {
-				defer close(killed)
+			play := func(c *fakeCLI) {
 				id, _ := c.begin()
-				c.write(`{"type":"before"}` + "\n")
-				test.play(c)
-				if test.long {
-					<-c.ended
-				}
+				c.write("%s", test.lines)
 				c.result(id, "")
 				c.drain()
-			})
-			var lines int
-			var last error
-			for _, err := range st.Lines() {
-				if last = err; err == nil {
-					lines++
-				}
 			}
-			<-killed
-			var long *claude.LineTooLongError
-			switch {
-			case !test.long:
-				if lines != test.lines+1 || last != nil {
-					t.Errorf("%d lines, %v, want %d and no error", lines, last, test.lines+1)
-				}
-			case !errors.As(last, &long) || long.Limit != limit || !errors.Is(last, claude.ErrNoResult) || claude.EndOf(last) != claude.EndAgentError:
-				t.Errorf("ended with %v (%s), want a *LineTooLongError and %s", last, claude.EndOf(last), claude.EndAgentError)
-			case lines != test.lines:
-				t.Errorf("%d lines, want %d", lines, test.lines)
+			opts := &claude.Options{MaxLine: limit}
+			st := query(t, opts, play)
+			var got string
+			for line, err := range st.Lines() {
+				got += mark(t, len(line) > 0, err, limit)
+			}
+			if _, err := st.Result(); err != nil || got != test.want+"x" {
+				t.Errorf("Lines gave %q, %v, want %q and a result", got, err, test.want)
+			}
+			got = ""
+			for m, err := range query(t, opts, play).Messages() {
+				got += mark(t, m != nil, err, limit)
+			}
+			if got != test.want+"x" {
+				t.Errorf("Messages gave %q, want %q and a result", got, test.want)
 			}
 		})
+	}
+}
+
+// mark is "x" for what was read, "-" for a line that was too long.
+func mark(t *testing.T, read bool, err error, limit int64) string {
+	t.Helper()
+	var long *claude.LineTooLongError
+	switch {
+	case err == nil && read:
+		return "x"
+	case errors.As(err, &long) && long.Limit == limit && !read:
+		return "-"
+	}
+	t.Fatalf("read %v, %v", read, err)
+	return ""
+}
+
+// A line without an end is told at once, and takes no memory.
+func TestEndlessLine(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	st, err := claude.Query(ctx, fakeSandbox(t, func(c *fakeCLI) { c.begin(); endless(c) }), "x", &claude.Options{MaxLine: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var tooLong int
+	var last error
+	for _, err := range st.Lines() {
+		if last = err; errors.As(err, new(*claude.LineTooLongError)) {
+			tooLong++
+			cancel()
+		}
+	}
+	if tooLong != 1 || !errors.Is(last, context.Canceled) {
+		t.Errorf("%d lines were too long, and the end is %v", tooLong, last)
 	}
 }
 

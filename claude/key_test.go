@@ -77,16 +77,11 @@ func lookAround(t *testing.T, st *claude.Stream) (raw string, results []string) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw += string(m.Raw) + "\n"
-		if m.Type != claude.TypeUser {
-			continue
-		}
-		u, err := m.User()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, block := range u.Content {
-			results = append(results, block.Content.Text())
+		raw += string(m.Raw()) + "\n"
+		if u, ok := m.(*claude.UserMessage); ok {
+			for _, block := range u.Content() {
+				results = append(results, block.Content.Text())
+			}
 		}
 	}
 	if len(results) != 2 {

@@ -16,17 +16,18 @@ const (
 // lineReader cuts a stream into lines. The lines are parts of chunks that are
 // not used again, so they cost no copy and are the receiver's to keep.
 type lineReader struct {
-	r       io.Reader
-	limit   int64  // of a line's bytes with its newline; 0 means none
-	buf     []byte // what was read and is not yet part of a line
-	scanned int    // so much of buf has no newline
-	lines   [][]byte
+	r        io.Reader
+	limit    int64  // of a line's bytes with its newline; 0 means none
+	buf      []byte // what was read and is not yet part of a line
+	scanned  int    // so much of buf has no newline
+	skipping bool   // the line that goes on is too long
+	lines    [][]byte
 }
 
 // next blocks until something can be read and returns the whole lines that
-// came with it, each with its newline; there may be none. With the error, io.EOF
-// at the end, it returns what is left, which has no newline. A line beyond the
-// limit is a *LineTooLongError as soon as it is, and nothing is read after it.
+// came with it, each with its newline; there may be none. In the place of a line
+// beyond the limit there is nil, as soon as it is too long; it is not kept. With
+// the error, io.EOF at the end, next returns what is left, which has no newline.
 // The slice of lines is good until the next call, the lines for ever.
 func (l *lineReader) next() ([][]byte, error) {
 	l.lines = l.lines[:0]
@@ -39,15 +40,10 @@ func (l *lineReader) next() ([][]byte, error) {
 			l.scanned = len(l.buf)
 			break
 		}
-		end := l.scanned + i + 1
-		if l.tooLong(end) {
-			return l.giveUp()
-		}
-		l.lines = append(l.lines, l.buf[:end:end])
-		l.buf, l.scanned = l.buf[end:], 0
+		l.take(l.scanned + i + 1)
 	}
-	if l.tooLong(len(l.buf)) {
-		return l.giveUp()
+	if l.skipping || l.tooLong(len(l.buf)) {
+		l.skip()
 	}
 	if err != nil && len(l.buf) > 0 {
 		l.lines = append(l.lines, l.buf)
@@ -57,6 +53,32 @@ func (l *lineReader) next() ([][]byte, error) {
 		err = io.EOF
 	}
 	return l.lines, err
+}
+
+// take takes the line of that size off the buffer.
+func (l *lineReader) take(size int) {
+	switch {
+	case l.skipping:
+		l.skipping = false
+	case l.tooLong(size):
+		l.lines = append(l.lines, nil)
+	default:
+		l.lines = append(l.lines, l.buf[:size:size])
+	}
+	l.buf, l.scanned = l.buf[size:], 0
+}
+
+// skip lets go of what came of a line that is too long.
+func (l *lineReader) skip() {
+	if !l.skipping {
+		l.skipping = true
+		l.lines = append(l.lines, nil)
+	}
+	if cap(l.buf) > 2*chunkSize {
+		l.buf = nil
+	}
+	// What is in the chunk before may be lines that were given away.
+	l.buf, l.scanned = l.buf[len(l.buf):], 0
 }
 
 // makeRoom makes room for a read: not more than twice what there is, nor than
@@ -75,9 +97,3 @@ func (l *lineReader) makeRoom() {
 }
 
 func (l *lineReader) tooLong(size int) bool { return l.limit > 0 && int64(size) > l.limit }
-
-// giveUp gives the lines before one that is too long, and lets go of that.
-func (l *lineReader) giveUp() ([][]byte, error) {
-	l.buf, l.scanned = nil, 0
-	return l.lines, &LineTooLongError{Limit: l.limit}
-}

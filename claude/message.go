@@ -3,135 +3,204 @@ package claude
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 )
 
-// Types of messages that the CLI writes, as Message.Type has them. Others exist,
-// and more come with every version: they are delivered all the same.
-const (
-	TypeAssistant   = "assistant"
-	TypeUser        = "user"
-	TypeSystem      = "system"
-	TypeStreamEvent = "stream_event"
-	TypeResult      = "result"
-	TypeRateLimit   = "rate_limit_event"
-)
-
-// Subtypes of messages of TypeSystem that this package has a type for.
-const (
-	SubtypeInit     = "init"
-	SubtypeAPIRetry = "api_retry"
-)
-
-// Message is one line of the CLI's output: its envelope, and the whole line.
+// Message is one line of the CLI's output. It is one of the types of this
+// package whose docs say so, always as a pointer: *AssistantMessage,
+// *StreamEvent, *ResultMessage and so on, or *UnknownMessage for a line of a
+// type that this package has none for. The set grows with the CLI, so a type
+// switch needs a default that passes over what it does not know.
 //
-// It is one struct with accessors rather than an interface with a type for each
-// kind of message: what a line says is decoded only when it is asked for, most
-// lines of a long run are passed on without that, a Message costs no allocation
-// of its own, and a type that this package learns later changes nothing for
-// those who matched on Type before.
-type Message struct {
+//	switch m := msg.(type) {
+//	case *claude.AssistantMessage:
+//		fmt.Println(m.Content().Text())
+//	case *claude.ResultMessage:
+//		fmt.Println(m.CostUSD)
+//	}
+//
+// A field that has come to have another shape than this package knows is left
+// zero, and the rest of the message is there all the same. Encoded as JSON, a
+// message is its line. Messages do not change and are safe for concurrent use.
+//
+// Types are those of @anthropic-ai/claude-agent-sdk 0.3.328 (SDKMessage in its
+// sdk.d.ts), and two that only the CLI's own code shows.
+type Message interface {
 	// Type and Subtype say what it is, such as "system" and "init".
-	Type, Subtype string
+	Type() string
+	Subtype() string
 	// SessionID is the conversation's id.
-	SessionID string
+	SessionID() string
 	// UUID is the message's own id; empty where the CLI gives none.
-	UUID string
+	UUID() string
 	// ParentToolUseID is set on what a subagent does: the id of the tool use
 	// that started it.
-	ParentToolUseID string
+	ParentToolUseID() string
 	// Raw is the line as the CLI wrote it, without its newline. It shares memory
-	// with its neighbours: clone what is to be kept for long, and do not change
-	// it. What the accessors return shares it too.
-	Raw json.RawMessage
+	// with its neighbours: clone what is to be kept for long, and do not change it.
+	Raw() json.RawMessage
+
+	sealed()
 }
 
-// ParseMessage reads a line that Stream.Lines gave, now or from where it was
-// kept. One that is not a message is a *ProtocolError, with the line in
-// Message.Raw. The Message shares the line's memory.
-func ParseMessage(line []byte) (Message, error) {
-	line = bytes.TrimSuffix(line, []byte("\n"))
-	m, err := new(scanner).scan(line)
-	if err != nil {
-		return m, &ProtocolError{Line: line, Err: err}
-	}
-	return m, nil
+// envelope is what all messages have.
+type envelope struct {
+	typ, subtype    string
+	session, parent string
+	uuid            []byte // the value, a part of raw
+	raw             json.RawMessage
 }
+
+// Type is the line's "type", such as "assistant".
+func (e *envelope) Type() string { return e.typ }
+
+// Subtype is the line's "subtype", such as "init"; as a rule only messages of
+// the types "system" and "result" have one.
+func (e *envelope) Subtype() string { return e.subtype }
+
+// SessionID is the conversation's id.
+func (e *envelope) SessionID() string { return e.session }
+
+// UUID is the message's own id; empty where the CLI gives none.
+func (e *envelope) UUID() string {
+	if e.uuid == nil {
+		return ""
+	}
+	return text(e.uuid)
+}
+
+// ParentToolUseID is the id of the tool use that started the subagent whose
+// message this is; empty in the main conversation.
+func (e *envelope) ParentToolUseID() string { return e.parent }
+
+// Raw is the line as the CLI wrote it, without its newline. It shares memory
+// with its neighbours: clone what is to be kept for long, and do not change it.
+func (e *envelope) Raw() json.RawMessage { return e.raw }
+
+// MarshalJSON gives the line.
+func (e *envelope) MarshalJSON() ([]byte, error) {
+	if e.raw == nil {
+		return []byte("null"), nil
+	}
+	return e.raw, nil
+}
+
+func (e *envelope) sealed() {}
+
+func (e *envelope) setEnvelope(of envelope) { *e = of }
+
+// UnknownMessage is a line of a type that this package has no type for: one that
+// came with a newer CLI. Raw has all of it.
+type UnknownMessage struct{ envelope }
 
 // Decode decodes the whole line into v, as json.Unmarshal does, of which the
 // error is a *ProtocolError.
-func (m *Message) Decode(v any) error {
-	if err := json.Unmarshal(m.Raw, v); err != nil {
-		return &ProtocolError{Line: m.Raw, Err: err}
+func (m *UnknownMessage) Decode(v any) error { return decodeRaw(m.raw, v) }
+
+func decodeRaw(line []byte, v any) error {
+	if err := json.Unmarshal(line, v); err != nil {
+		return &ProtocolError{Line: line, Err: err}
 	}
 	return nil
 }
 
-// Assistant decodes a message of TypeAssistant. Another type is an error.
-func (m *Message) Assistant() (*AssistantMessage, error) {
-	if err := m.is(TypeAssistant); err != nil {
-		return nil, err
+// Decode reads a line that Stream.Lines gave, now or from where it was kept.
+// One that is not a message is a *ProtocolError. It depends on the line alone,
+// and the message shares the line's memory. It is safe for concurrent use.
+func Decode(line []byte) (Message, error) {
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	e, err := new(scanner).scan(line)
+	if err != nil {
+		return nil, &ProtocolError{Line: line, Err: err}
 	}
-	a := new(AssistantMessage)
-	a.decode(m.Raw)
-	return a, nil
+	return e.message(), nil
 }
 
-// User decodes a message of TypeUser: as a rule the results of tools. Another
-// type is an error.
-func (m *Message) User() (*UserMessage, error) {
-	if err := m.is(TypeUser); err != nil {
-		return nil, err
+// message makes the message of a line whose envelope was read.
+func (e *envelope) message() Message {
+	build := builders[e.typ]
+	if e.typ == typeSystem {
+		build = systemBuilders[e.subtype]
 	}
-	u := new(UserMessage)
-	u.decode(m.Raw)
-	return u, nil
+	if build == nil {
+		return &UnknownMessage{*e}
+	}
+	return build(e)
 }
 
-// Init decodes a system message of SubtypeInit, which begins every turn.
-// Another type is an error.
-func (m *Message) Init() (*Init, error) {
-	if err := m.is(TypeSystem, SubtypeInit); err != nil {
-		return nil, err
+// Types of lines that this package looks for itself.
+const (
+	typeAssistant   = "assistant"
+	typeUser        = "user"
+	typeSystem      = "system"
+	typeStreamEvent = "stream_event"
+	typeResult      = "result"
+)
+
+// builders make messages by type, and systemBuilders those of type "system" by
+// subtype.
+var (
+	builders = map[string]func(e *envelope) Message{
+		typeAssistant:        newAssistantMessage,
+		typeUser:             newUserMessage,
+		typeStreamEvent:      newStreamEvent,
+		typeResult:           func(e *envelope) Message { return newResultMessage(e) },
+		"rate_limit_event":   fromJSON[RateLimitEvent],
+		"tool_progress":      fromJSON[ToolProgressMessage],
+		"auth_status":        fromJSON[AuthStatusMessage],
+		"tool_use_summary":   fromJSON[ToolUseSummaryMessage],
+		"prompt_suggestion":  fromJSON[PromptSuggestionMessage],
+		"conversation_reset": fromJSON[ConversationResetMessage],
+		"command_lifecycle":  fromJSON[CommandLifecycleMessage],
+		"active_goal":        fromJSON[ActiveGoalMessage],
 	}
-	i := new(Init)
-	return i, m.Decode(i)
+	systemBuilders = map[string]func(e *envelope) Message{
+		"init":                      fromJSON[InitMessage],
+		"compact_boundary":          fromJSON[CompactBoundaryMessage],
+		"status":                    fromJSON[StatusMessage],
+		"api_retry":                 fromJSON[APIRetryMessage],
+		"hook_started":              fromJSON[HookStartedMessage],
+		"hook_progress":             fromJSON[HookProgressMessage],
+		"hook_response":             fromJSON[HookResponseMessage],
+		"task_started":              fromJSON[TaskStartedMessage],
+		"task_progress":             fromJSON[TaskProgressMessage],
+		"task_updated":              fromJSON[TaskUpdatedMessage],
+		"task_notification":         fromJSON[TaskNotificationMessage],
+		"background_tasks_changed":  fromJSON[BackgroundTasksChangedMessage],
+		"thinking_tokens":           fromJSON[ThinkingTokensMessage],
+		"session_state_changed":     fromJSON[SessionStateChangedMessage],
+		"permission_denied":         fromJSON[PermissionDeniedMessage],
+		"informational":             fromJSON[InformationalMessage],
+		"notification":              fromJSON[NotificationMessage],
+		"local_command_output":      fromJSON[LocalCommandOutputMessage],
+		"plugin_install":            fromJSON[PluginInstallMessage],
+		"commands_changed":          fromJSON[CommandsChangedMessage],
+		"files_persisted":           fromJSON[FilesPersistedMessage],
+		"memory_recall":             fromJSON[MemoryRecallMessage],
+		"elicitation_complete":      fromJSON[ElicitationCompleteMessage],
+		"model_refusal_fallback":    fromJSON[ModelRefusalFallbackMessage],
+		"model_refusal_no_fallback": fromJSON[ModelRefusalNoFallbackMessage],
+		"control_request_progress":  fromJSON[ControlRequestProgressMessage],
+		"worker_shutting_down":      fromJSON[WorkerShuttingDownMessage],
+		"session_writes_lost":       fromJSON[SessionWritesLostMessage],
+		"mirror_error":              fromJSON[MirrorErrorMessage],
+		"session_title_changed":     fromJSON[SessionTitleChangedMessage],
+	}
+)
+
+// fromJSON makes a message whose fields are decoded by their tags.
+func fromJSON[T any, P interface {
+	*T
+	Message
+	setEnvelope(envelope)
+}](e *envelope) Message {
+	m := P(new(T))
+	lenient(e.raw, m)
+	m.setEnvelope(*e)
+	return m
 }
 
-// StreamEvent decodes a message of TypeStreamEvent, which Options.Partial asks
-// for. Another type is an error.
-func (m *Message) StreamEvent() (*StreamEvent, error) {
-	if err := m.is(TypeStreamEvent); err != nil {
-		return nil, err
-	}
-	e := new(StreamEvent)
-	e.decode(m.Raw)
-	return e, nil
-}
-
-// Result decodes a message of TypeResult. Another type is an error.
-func (m *Message) Result() (*Result, error) {
-	if err := m.is(TypeResult); err != nil {
-		return nil, err
-	}
-	r := new(Result)
-	return r, m.Decode(r)
-}
-
-// APIRetry decodes a system message of SubtypeAPIRetry: a request to the model
-// failed and is repeated. Another type is an error.
-func (m *Message) APIRetry() (*APIRetry, error) {
-	if err := m.is(TypeSystem, SubtypeAPIRetry); err != nil {
-		return nil, err
-	}
-	r := new(APIRetry)
-	return r, m.Decode(r)
-}
-
-// is is an error for a message of another type, or subtype where one is given.
-func (m *Message) is(want string, subtype ...string) error {
-	if m.Type == want && (len(subtype) == 0 || m.Subtype == subtype[0]) {
-		return nil
-	}
-	return fmt.Errorf("claude: a message of type %q, subtype %q is not %q", m.Type, m.Subtype, append([]string{want}, subtype...))
+// lenient decodes valid JSON into v. What has another shape than v's fields is
+// left out, not the rest: encoding/json goes on behind such a field.
+func lenient(data []byte, v any) {
+	_ = json.Unmarshal(data, v) // Raw has what v has not
 }

@@ -65,12 +65,12 @@ type Options struct {
 	// Partial gives the words while they are made: stream_event messages, and
 	// Text word by word instead of block by block.
 	Partial bool
-	// MaxLine is the longest line the CLI may write, in bytes with its newline:
-	// a line is held in memory until it is whole, and what runs in the sandbox
-	// may write one without end. A longer one kills every process of the run,
-	// which ends as an *EndError that matches *LineTooLongError. 0 means no
-	// limit, negative is invalid. Lines of 70 MB have been seen: a tool's
-	// result, such as an image, is one line.
+	// MaxLine is the longest line of the CLI that is kept, in bytes with its
+	// newline: a line is held in memory until it is whole, and what runs in the
+	// sandbox may write one without end. A longer one is passed over and told as
+	// a *LineTooLongError, and the run goes on. 0 means no limit, negative is
+	// invalid. Lines of 70 MB have been seen: a tool's result, such as an image,
+	// is one line.
 	MaxLine int64
 
 	// Resume is the id of a conversation to go on with. Its file must be in the

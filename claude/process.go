@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
@@ -40,12 +41,13 @@ type process struct {
 	holds   int    // reasons for which lines must flow, read or not
 	replies map[string]chan reply
 	lastReq int
-	unasked *Result // a result that no turn asked for: why the CLI does not start
+	unasked *ResultMessage // a result that no turn asked for: why the CLI does not start
 
 	background *time.Timer // ends a run that has its result
 
-	done chan struct{}
-	end  *EndError // how it ended; to be read after done
+	started atomic.Bool // it has answered
+	done    chan struct{}
+	end     *EndError // how it ended; to be read after done
 }
 
 // start starts the CLI and returns when it has answered. When ctx ends, every
@@ -78,8 +80,11 @@ func start(ctx context.Context, sb *sandbox.Sandbox, opts *Options, oneShot bool
 		<-p.done
 		return nil, p.startError(err)
 	}
+	p.started.Store(true)
 	return p, nil
 }
+
+func (p *process) starting() bool { return !p.started.Load() }
 
 // launch starts the process and the goroutines around it.
 func (p *process) launch(ctx context.Context, newID string) error {

@@ -17,9 +17,29 @@ var errFlood = fmt.Errorf("claude: the CLI wrote more than %d bytes where nobody
 
 // entry is one line on its way to the reader of a stream.
 type entry struct {
-	msg  Message
-	line []byte // as it came, with its newline
-	err  error  // why it is not a message
+	env  envelope
+	msg  Message // made already for what this package looks at itself
+	line []byte  // as it came, with its newline; nil if it was too long
+	err  error   // why it is not a message
+}
+
+// message is the line as a message; nil where err says why it is none.
+func (e *entry) message() Message {
+	if e.err != nil {
+		return nil
+	}
+	if e.msg == nil {
+		e.msg = e.env.message()
+	}
+	return e.msg
+}
+
+// tooLong is the error of a line that was not kept; nil for others.
+func (e *entry) tooLong() error {
+	if e.line == nil {
+		return e.err
+	}
+	return nil
 }
 
 // queue holds the lines of one turn between the goroutine that reads them from

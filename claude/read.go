@@ -39,33 +39,51 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry
 		return err
 	}
 	for _, line := range lines {
-		content, whole := bytes.CutSuffix(line, []byte("\n"))
-		msg, err := scan.scan(content)
-		if err != nil && !whole {
-			err = errors.Join(io.ErrUnexpectedEOF, err)
+		if line == nil {
+			tooLong := &LineTooLongError{Limit: p.opts.MaxLine}
+			if p.starting() {
+				return batch, errors.Join(flush(), tooLong)
+			}
+			batch = append(batch, entry{err: tooLong})
+			continue
 		}
+		e := readLine(scan, line)
 		switch {
-		case err != nil:
-			msg.Raw = content
-			batch = append(batch, entry{msg: msg, line: line, err: &ProtocolError{Line: content, Err: err}})
-		case isControl(msg.Type):
-			if err := errors.Join(flush(), p.control(&msg)); err != nil {
+		case e.err != nil:
+			batch = append(batch, e)
+		case isControl(e.env.typ):
+			if err := errors.Join(flush(), p.control(&e.env)); err != nil {
 				return batch, err
 			}
-		case msg.Type == TypeResult:
-			batch = append(batch, entry{msg: msg, line: line})
+		case e.env.typ == typeResult:
+			result := newResultMessage(&e.env)
+			e.msg = result
+			batch = append(batch, e)
 			if err := flush(); err != nil {
 				return batch, err
 			}
-			p.sawResult(&msg)
+			p.sawResult(result)
 		default:
-			if msg.Type == TypeSystem && msg.Subtype == SubtypeInit {
-				p.sawSession(msg.SessionID)
+			if e.env.typ == typeSystem && e.env.subtype == "init" {
+				p.sawSession(e.env.session)
 			}
-			batch = append(batch, entry{msg: msg, line: line})
+			batch = append(batch, e)
 		}
 	}
 	return batch, flush()
+}
+
+// readLine reads the envelope of a line as it came.
+func readLine(scan *scanner, line []byte) entry {
+	content, whole := bytes.CutSuffix(line, []byte("\n"))
+	env, err := scan.scan(content)
+	if err == nil {
+		return entry{env: env, line: line}
+	}
+	if !whole {
+		err = errors.Join(io.ErrUnexpectedEOF, err)
+	}
+	return entry{line: line, err: &ProtocolError{Line: content, Err: err}}
 }
 
 func (p *process) current() *queue {
@@ -85,11 +103,7 @@ func (p *process) sawSession(id string) {
 }
 
 // sawResult notes a result, and ends the turn if it is the turn's.
-func (p *process) sawResult(m *Message) {
-	r, err := m.Result()
-	if err != nil {
-		return // it cannot be: the line has been scanned
-	}
+func (p *process) sawResult(r *ResultMessage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.turn

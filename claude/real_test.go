@@ -69,7 +69,7 @@ func ask(t *testing.T, sb *sandbox.Sandbox, prompt string, opts *claude.Options)
 	return st
 }
 
-func mustResult(t *testing.T, st *claude.Stream) *claude.Result {
+func mustResult(t *testing.T, st *claude.Stream) *claude.ResultMessage {
 	t.Helper()
 	res, err := st.Result()
 	if err != nil {
@@ -86,21 +86,16 @@ func TestRealWritesAFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.SessionID != st.SessionID() {
-			t.Errorf("%s is of session %q, want %q", m.Type, m.SessionID, st.SessionID())
+		if m.SessionID() != st.SessionID() {
+			t.Errorf("%s is of session %q, want %q", m.Type(), m.SessionID(), st.SessionID())
 		}
-		switch {
-		case m.Type == claude.TypeSystem && m.Subtype == claude.SubtypeInit:
-			init, err := m.Init()
-			if err != nil || init.Dir != sb.Dir() || init.PermissionMode != claude.PermissionBypass || len(init.Tools) == 0 {
-				t.Errorf("init is %+v, %v", init, err)
+		switch m := m.(type) {
+		case *claude.InitMessage:
+			if m.Dir != sb.Dir() || m.PermissionMode != claude.PermissionBypass || len(m.Tools) == 0 {
+				t.Errorf("init is %+v", m)
 			}
-		case m.Type == claude.TypeAssistant:
-			a, err := m.Assistant()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, use := range a.Content.ToolUses() {
+		case *claude.AssistantMessage:
+			for _, use := range m.Content().ToolUses() {
 				tools = append(tools, use.Name)
 			}
 		}
@@ -366,7 +361,7 @@ func TestRealKill(t *testing.T) {
 	gone(t, sb, "sleep 700")
 	again := scripted(claudetest.Text("back"))
 	again.Resume = st.SessionID()
-	if res := mustResult(t, ask(t, sb, "go on", again)); res.Text != "back" || res.SessionID != st.SessionID() {
-		t.Errorf("after the kill: %q in %s", res.Text, res.SessionID)
+	if res := mustResult(t, ask(t, sb, "go on", again)); res.Text != "back" || res.SessionID() != st.SessionID() {
+		t.Errorf("after the kill: %q in %s", res.Text, res.SessionID())
 	}
 }

@@ -2,35 +2,34 @@ package claude
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 )
 
-// Result is how a turn ended, as the CLI's result message says it.
-type Result struct {
-	// Subtype is "success", "error_during_execution", "error_max_turns",
-	// "error_max_budget_usd" or another the CLI comes to have. A success can be
-	// an error all the same: see IsError.
-	Subtype string
+// ResultMessage (result) is how a turn ended. Its Subtype is "success",
+// "error_during_execution", "error_max_turns", "error_max_budget_usd",
+// "error_max_structured_output_retries" or another the CLI comes to have; a
+// success can be an error all the same, see IsError. Its SessionID is what
+// Options.Resume takes.
+type ResultMessage struct {
+	envelope
 	// IsError says that it failed, whatever the Subtype.
 	IsError bool
 	// Text is the last thing the model said; of a failure, the CLI's words for it.
 	Text string
 	// Errors are the CLI's words for a failure.
 	Errors []string
-	// SessionID is what Options.Resume takes.
-	SessionID string
 	// Turns is how many turns of the model the prompt took.
 	Turns int
 	// CostUSD is what the process has cost so far, the turns before included.
 	CostUSD float64
-	// Usage is the turn's tokens, ModelUsage those of each model, the turns
-	// before included.
+	// Usage is the turn's tokens in the main conversation, ModelUsage those of
+	// each model with subagents, the turns before included.
 	Usage      Usage
 	ModelUsage map[string]ModelUsage
-	// Duration is the turn's, APIDuration the part that was waiting for the model.
-	Duration, APIDuration time.Duration
+	// Duration is the turn's, APIDuration the part that was waiting for the
+	// model, and FirstToken the time until it said something, 0 where unknown.
+	Duration, APIDuration, FirstToken time.Duration
 	// StopReason is why the model stopped, such as "end_turn" or "refusal".
 	StopReason string
 	// TerminalReason is why the turn ended, such as "completed",
@@ -40,15 +39,29 @@ type Result struct {
 	APIStatus int
 	// Denials are the uses of tools that were not allowed.
 	Denials []Denial
-	// StructuredOutput is what the model gave for a JSON schema.
+	// StructuredOutput is what the model gave for Options.OutputSchema; see
+	// DecodeOutput.
 	StructuredOutput json.RawMessage
+	// DeferredToolUse is the use of a tool that a hook put off; nil as a rule.
+	DeferredToolUse *DeferredToolUse
 	// Origin is "task-notification" where the turn was not asked for by a
 	// prompt but by work in the background that had ended; else as a rule empty.
 	Origin string
-	// PromptIDs are the prompts that the turn answered.
+	// PromptIDs are the prompts that the turn answered; see Stream.PromptID.
 	PromptIDs []string
-	// Raw is the whole line.
-	Raw json.RawMessage
+	// Queued is how many prompts wait for turns of their own, and Index how many
+	// results the process gave before.
+	Queued, Index int
+	// StartupFailure is why the CLI refused to start, such as
+	// "config_file_invalid"; empty as a rule.
+	StartupFailure string
+}
+
+// DeferredToolUse is the use of a tool that a hook put off.
+type DeferredToolUse struct {
+	ID    string          `json:"id"`
+	Name  string          `json:"name"`
+	Input json.RawMessage `json:"input"`
 }
 
 // Usage counts tokens.
@@ -79,6 +92,7 @@ func (u *Usage) decode(value []byte) {
 type ModelUsage struct {
 	InputTokens              int     `json:"inputTokens"`
 	OutputTokens             int     `json:"outputTokens"`
+	ThinkingTokens           int     `json:"thinkingTokens"` // part of OutputTokens
 	CacheCreationInputTokens int     `json:"cacheCreationInputTokens"`
 	CacheReadInputTokens     int     `json:"cacheReadInputTokens"`
 	WebSearchRequests        int     `json:"webSearchRequests"`
@@ -96,55 +110,60 @@ type Denial struct {
 
 // resultLine is the line as the CLI writes it.
 type resultLine struct {
-	Subtype          string                `json:"subtype"`
 	IsError          bool                  `json:"is_error"`
 	Result           string                `json:"result"`
 	Errors           []string              `json:"errors"`
-	SessionID        string                `json:"session_id"`
 	NumTurns         int                   `json:"num_turns"`
 	TotalCostUSD     float64               `json:"total_cost_usd"`
 	Usage            Usage                 `json:"usage"`
 	ModelUsage       map[string]ModelUsage `json:"modelUsage"`
 	DurationMS       float64               `json:"duration_ms"`
 	DurationAPIMS    float64               `json:"duration_api_ms"`
+	TTFTMS           float64               `json:"ttft_ms"`
 	StopReason       string                `json:"stop_reason"`
 	TerminalReason   string                `json:"terminal_reason"`
 	APIErrorStatus   int                   `json:"api_error_status"`
 	Denials          []Denial              `json:"permission_denials"`
 	StructuredOutput json.RawMessage       `json:"structured_output"`
+	Deferred         *DeferredToolUse      `json:"deferred_tool_use"`
 	Origin           struct {
 		Kind string `json:"kind"`
 	} `json:"origin"`
-	PromptID  string   `json:"user_message_uuid"`
-	PromptIDs []string `json:"user_message_uuids"`
+	PromptID       string   `json:"user_message_uuid"`
+	PromptIDs      []string `json:"user_message_uuids"`
+	Queued         int      `json:"queued_turn_count"`
+	Index          int      `json:"result_index"`
+	StartupFailure string   `json:"startup_failure_reason"`
 }
 
-// UnmarshalJSON decodes the line of the CLI.
-func (r *Result) UnmarshalJSON(data []byte) error {
+func newResultMessage(e *envelope) *ResultMessage {
 	var l resultLine
-	err := json.Unmarshal(data, &l)
-	// A field that has come to have another shape is left out, not the result.
-	if shape := new(json.UnmarshalTypeError); err != nil && !errors.As(err, &shape) {
-		return err
-	}
+	lenient(e.raw, &l)
 	if len(l.PromptIDs) == 0 && l.PromptID != "" {
 		l.PromptIDs = []string{l.PromptID}
 	}
-	*r = Result{
-		Subtype: l.Subtype, IsError: l.IsError, Text: l.Result, Errors: l.Errors, SessionID: l.SessionID,
+	return &ResultMessage{
+		envelope: *e, IsError: l.IsError, Text: l.Result, Errors: l.Errors,
 		Turns: l.NumTurns, CostUSD: l.TotalCostUSD, Usage: l.Usage, ModelUsage: l.ModelUsage,
-		Duration: milliseconds(l.DurationMS), APIDuration: milliseconds(l.DurationAPIMS),
+		Duration: milliseconds(l.DurationMS), APIDuration: milliseconds(l.DurationAPIMS), FirstToken: milliseconds(l.TTFTMS),
 		StopReason: l.StopReason, TerminalReason: l.TerminalReason, APIStatus: l.APIErrorStatus,
-		Denials: l.Denials, StructuredOutput: l.StructuredOutput, Origin: l.Origin.Kind, PromptIDs: l.PromptIDs,
-		Raw: append(json.RawMessage(nil), data...),
+		Denials: l.Denials, StructuredOutput: given(l.StructuredOutput), DeferredToolUse: l.Deferred,
+		Origin: l.Origin.Kind, PromptIDs: l.PromptIDs, Queued: l.Queued, Index: l.Index, StartupFailure: l.StartupFailure,
 	}
-	return nil
+}
+
+// given is nil for null.
+func given(value json.RawMessage) json.RawMessage {
+	if string(value) == "null" {
+		return nil
+	}
+	return value
 }
 
 func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 // words is what the CLI says about a failure.
-func (r *Result) words() string {
+func (r *ResultMessage) words() string {
 	if len(r.Errors) > 0 {
 		return strings.Join(r.Errors, "; ")
 	}

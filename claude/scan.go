@@ -33,30 +33,31 @@ type scanner struct {
 // maxWords bounds the memory for types and subtypes: the CLI has some 50.
 const maxWords = 256
 
-// scan reads the envelope of a line, without its newline. The Message's Raw is
-// the line itself; with an error nothing else is set.
-func (s *scanner) scan(line []byte) (Message, error) {
-	m := Message{Raw: line}
+// scan reads the envelope of a line, without its newline. The raw is the line
+// itself; with an error nothing else is set.
+func (s *scanner) scan(line []byte) (envelope, error) {
+	bad := envelope{raw: line}
+	e := bad
 	s.data, s.pos, s.depth = line, 0, 0
 	defer func() { s.data = nil }()
 	s.space()
 	if s.pos == len(s.data) || s.data[s.pos] != '{' {
 		if !json.Valid(line) {
-			return m, fmt.Errorf("%w: %w", errNotObject, syntaxError(line))
+			return bad, fmt.Errorf("%w: %w", errNotObject, syntaxError(line))
 		}
-		return m, errNotObject
+		return bad, errNotObject
 	}
-	if err := s.object(func(key, value []byte) { s.member(&m, key, value) }); err != nil {
-		return Message{Raw: line}, err
+	if err := s.object(func(key, value []byte) { s.member(&e, key, value) }); err != nil {
+		return bad, err
 	}
 	s.space()
 	if s.pos != len(s.data) {
-		return Message{Raw: line}, s.unexpected("after the object")
+		return bad, s.unexpected("after the object")
 	}
-	if m.Type == "" {
-		return Message{Raw: line}, errNoType
+	if e.typ == "" {
+		return bad, errNoType
 	}
-	return m, nil
+	return e, nil
 }
 
 // syntaxError is encoding/json's error for data that is not valid.
@@ -107,18 +108,18 @@ func (s *scanner) object(visit func(key, value []byte)) error {
 
 // member keeps what belongs to the envelope. The last of several members with
 // one name counts, as with encoding/json.
-func (s *scanner) member(m *Message, key, value []byte) {
+func (s *scanner) member(e *envelope, key, value []byte) {
 	switch string(key) { // no allocation
 	case "type":
-		m.Type = s.word(value)
+		e.typ = s.word(value)
 	case "subtype":
-		m.Subtype = s.word(value)
+		e.subtype = s.word(value)
 	case "session_id":
-		m.SessionID = s.repeated(value, 0)
+		e.session = s.repeated(value, 0)
 	case "parent_tool_use_id":
-		m.ParentToolUseID = s.repeated(value, 1)
+		e.parent = s.repeated(value, 1)
 	case "uuid":
-		m.UUID = text(value)
+		e.uuid = raw(value)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,10 +13,10 @@ import (
 )
 
 // oracle reads an envelope with encoding/json.
-func oracle(line []byte) (m Message, ok bool) {
+func oracle(line []byte) (e envelope, uuid string, ok bool) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(line, &fields) != nil || fields == nil {
-		return Message{}, false
+		return envelope{}, "", false
 	}
 	str := func(key string) (s string) {
 		if json.Unmarshal(fields[key], &s) != nil {
@@ -23,8 +24,8 @@ func oracle(line []byte) (m Message, ok bool) {
 		}
 		return s
 	}
-	m = Message{Type: str("type"), Subtype: str("subtype"), SessionID: str("session_id"), UUID: str("uuid"), ParentToolUseID: str("parent_tool_use_id")}
-	return m, m.Type != ""
+	e = envelope{typ: str("type"), subtype: str("subtype"), session: str("session_id"), parent: str("parent_tool_use_id")}
+	return e, str("uuid"), e.typ != ""
 }
 
 func FuzzScan(f *testing.F) {
@@ -39,7 +40,7 @@ func FuzzScan(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		want, ok := oracle(line)
+		want, uuid, ok := oracle(line)
 		var s scanner
 		s.words = map[string]string{"assistant": "assistant"}
 		for range 2 { // the second time with what the first has kept
@@ -47,12 +48,11 @@ func FuzzScan(f *testing.F) {
 			if (err == nil) != ok {
 				t.Fatalf("scan(%q): %v, but encoding/json says ok=%v", line, err, ok)
 			}
-			if !bytes.Equal(got.Raw, line) {
-				t.Fatalf("Raw is %q, want the line %q", got.Raw, line)
+			if !bytes.Equal(got.Raw(), line) {
+				t.Fatalf("Raw is %q, want the line %q", got.Raw(), line)
 			}
-			got.Raw = nil
-			if ok && (got.Type != want.Type || got.Subtype != want.Subtype || got.SessionID != want.SessionID ||
-				got.UUID != want.UUID || got.ParentToolUseID != want.ParentToolUseID) {
+			if ok && (got.typ != want.typ || got.subtype != want.subtype || got.session != want.session ||
+				got.UUID() != uuid || got.parent != want.parent) {
 				t.Fatalf("scan(%q) = %+v, want %+v", line, got, want)
 			}
 		}
@@ -62,7 +62,7 @@ func FuzzScan(f *testing.F) {
 func TestScanDepth(t *testing.T) {
 	for _, depth := range []int{maxDepth - 1, maxDepth, maxDepth + 1} {
 		line := []byte(`{"type":"x","a":` + strings.Repeat("[", depth-1) + strings.Repeat("]", depth-1) + `}`)
-		_, want := oracle(line)
+		_, _, want := oracle(line)
 		if _, err := new(scanner).scan(line); (err == nil) != want {
 			t.Errorf("depth %d: %v, but encoding/json says ok=%v", depth, err, want)
 		}
@@ -105,24 +105,37 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"stream_event","event":{"type":"content_block_delta","delta":{"type":"text_delta","text":"x"}}}`))
 	f.Add([]byte(`{"type":"result","errors":[{}],"usage":[],"num_turns":"x","is_error":true}`))
 	f.Add([]byte(`{"type":"system","subtype":"init","tools":["Bash"]}`))
+	for _, sub := range slices.Sorted(maps.Keys(systemBuilders)) {
+		f.Add([]byte(`{"type":"system","subtype":"` + sub + `","tasks":[{"task_id":"t"}],"error":null}`))
+	}
+	for _, typ := range slices.Sorted(maps.Keys(builders)) {
+		f.Add([]byte(`{"type":"` + typ + `","uuid":"u","value":{"condition":"x"}}`))
+	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		m, err := new(scanner).scan(line)
+		m, err := Decode(line)
 		if err != nil {
+			if bad := new(ProtocolError); !errors.As(err, &bad) || m != nil {
+				t.Fatalf("Decode(%q) = %v, %v", line, m, err)
+			}
 			return
 		}
-		_, _ = m.User()
-		_, _ = m.StreamEvent()
-		_, _ = m.Init()
-		_, _ = m.APIRetry()
-		new(words).of(&m)
-		if r, err := m.Result(); err == nil {
-			_ = r.failure(nil)
-		} else if m.Type == TypeResult {
-			t.Fatalf("a result cannot be decoded: %v", err)
+		if !bytes.Equal(m.Raw(), bytes.TrimSuffix(line, []byte("\n"))) {
+			t.Fatalf("Raw is %q, want the line %q", m.Raw(), line)
 		}
-		if a, err := m.Assistant(); err == nil {
-			compare(t, line, a)
-			if _, err := json.Marshal(a.Content); err != nil {
+		if _, err := json.Marshal(m); err != nil {
+			t.Fatalf("the message cannot be encoded again: %v", err)
+		}
+		_ = m.UUID()
+		e := readLine(new(scanner), line)
+		new(words).of(&e)
+		switch m := m.(type) {
+		case *ResultMessage:
+			_ = m.failure(nil)
+		case *UserMessage:
+			_ = m.Content()
+		case *AssistantMessage:
+			compare(t, m.Raw(), m.Content())
+			if _, err := json.Marshal(m.Content()); err != nil {
 				t.Fatalf("the content cannot be encoded again: %v", err)
 			}
 		}
@@ -131,7 +144,7 @@ func FuzzDecode(f *testing.F) {
 
 // compare checks an assistant message against encoding/json, where that finds
 // the shapes it knows.
-func compare(t *testing.T, line []byte, got *AssistantMessage) {
+func compare(t *testing.T, line []byte, got Content) {
 	t.Helper()
 	// Maps, because struct fields match names without regard to case.
 	var all, message map[string]json.RawMessage
@@ -140,18 +153,18 @@ func compare(t *testing.T, line []byte, got *AssistantMessage) {
 		json.Unmarshal(message["content"], &blocks) != nil || blocks == nil {
 		return
 	}
-	if len(got.Content) != len(blocks) {
-		t.Fatalf("%d blocks, want %d", len(got.Content), len(blocks))
+	if len(got) != len(blocks) {
+		t.Fatalf("%d blocks, want %d", len(got), len(blocks))
 	}
 	for i, block := range blocks {
-		for key, value := range map[string]string{"type": got.Content[i].Type, "text": got.Content[i].Text, "name": got.Content[i].Name} {
+		for key, value := range map[string]string{"type": got[i].Type, "text": got[i].Text, "name": got[i].Name} {
 			var want string
 			if json.Unmarshal(block[key], &want) == nil && value != want {
 				t.Fatalf("%s of block %d is %q, want %q", key, i, value, want)
 			}
 		}
-		if input := block["input"]; len(input) > 0 && string(input) != "null" && !bytes.Equal(bytes.TrimSpace(got.Content[i].Input), bytes.TrimSpace(input)) {
-			t.Fatalf("input of block %d is %q, want %q", i, got.Content[i].Input, input)
+		if input := block["input"]; len(input) > 0 && string(input) != "null" && !bytes.Equal(bytes.TrimSpace(got[i].Input), bytes.TrimSpace(input)) {
+			t.Fatalf("input of block %d is %q, want %q", i, got[i].Input, input)
 		}
 	}
 }

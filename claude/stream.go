@@ -32,6 +32,7 @@ type Stream struct {
 	waiting []entry
 	next    int    // in waiting
 	rest    []byte // of a line that Read has begun with
+	read    bool   // the end was reached
 
 	unwatch func() bool // stops waiting for the context of Session.Send
 	closing sync.Once
@@ -110,6 +111,8 @@ func (s *Stream) cutErr() error {
 // Read gives the lines of the CLI as bytes, each whole line ended by a newline.
 // io.EOF means that a result was among them, whatever it says; a stream that
 // ends without one ends with an *EndError, and its last line may have been cut.
+// A line beyond Options.MaxLine is a *LineTooLongError, after which reading can
+// go on.
 func (s *Stream) Read(p []byte) (int, error) {
 	if err := s.use("Read"); err != nil {
 		return 0, err
@@ -122,6 +125,9 @@ func (s *Stream) Read(p []byte) (int, error) {
 			}
 			return 0, io.EOF
 		}
+		if err := e.tooLong(); err != nil {
+			return 0, err
+		}
 		s.rest = e.line
 	}
 	n := copy(p, s.rest)
@@ -129,30 +135,38 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Lines yields the lines of the CLI, each with its newline; Options.MaxLine is
-// the limit to their length. A line shares memory with its neighbours: clone one that is
-// to be kept for long, and do not change it. The end is as that of Read, with an
-// error as the last thing yielded. It can be ranged over once; breaking off
-// closes the stream.
+// Lines yields the lines of the CLI, each with its newline. A line shares memory
+// with its neighbours: clone one that is to be kept for long, and do not change
+// it. One beyond Options.MaxLine is yielded as nil and a *LineTooLongError, and
+// the iteration goes on. The end is as that of Read, with any other error as the
+// last thing yielded. It can be ranged over once; breaking off closes the stream.
 func (s *Stream) Lines() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		if !s.begin("Lines") {
 			yield(nil, ErrConsumed)
 			return
 		}
+		defer s.unlessRead()
 		for {
 			e, ok := s.line()
 			if !ok {
 				break
 			}
-			if !yield(e.line, nil) {
-				_ = s.Close()
+			if !yield(e.line, e.tooLong()) {
 				return
 			}
 		}
+		s.read = true
 		if err := s.cutErr(); err != nil {
 			yield(nil, err)
 		}
+	}
+}
+
+// unlessRead closes a stream that was broken off, also by a panic of the loop's body.
+func (s *Stream) unlessRead() {
+	if !s.read {
+		_ = s.Close()
 	}
 }
 
@@ -167,30 +181,31 @@ func (s *Stream) begin(way string) bool {
 
 // Messages yields the lines of the CLI as messages, those of unknown types too.
 //
-// A line that is not a message is yielded with a *ProtocolError and as
-// Message.Raw, and the iteration goes on. Any other error is the last thing
-// yielded, and the one that Result returns: *ResultError for a turn that failed,
-// *EndError for a stream without a result. A loop that returns on every error
-// has nothing else to check. It can be ranged over once; breaking off closes
-// the stream.
+// A line that is not a message is yielded as a *ProtocolError that has it, one
+// beyond Options.MaxLine as a *LineTooLongError, and the iteration goes on. Any
+// other error is the last thing yielded, and the one that Result returns:
+// *ResultError for a turn that failed, *EndError for a stream without a result. A
+// loop that returns on every error has nothing else to check. With an error the
+// message is nil. It can be ranged over once; breaking off closes the stream.
 func (s *Stream) Messages() iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		if !s.begin("Messages") {
-			yield(Message{}, ErrConsumed)
+			yield(nil, ErrConsumed)
 			return
 		}
+		defer s.unlessRead()
 		for {
 			e, ok := s.line()
 			if !ok {
 				break
 			}
-			if !yield(e.msg, e.err) {
-				_ = s.Close()
+			if !yield(e.message(), e.err) {
 				return
 			}
 		}
+		s.read = true
 		if err := s.err(); err != nil {
-			yield(Message{}, err)
+			yield(nil, err)
 		}
 	}
 }
@@ -207,17 +222,18 @@ func (s *Stream) Text() iter.Seq2[string, error] {
 			yield("", ErrConsumed)
 			return
 		}
+		defer s.unlessRead()
 		var w words
 		for {
 			e, ok := s.line()
 			if !ok {
 				break
 			}
-			if text := w.of(&e.msg); text != "" && !yield(text, nil) {
-				_ = s.Close()
+			if text := w.of(e); text != "" && !yield(text, nil) {
 				return
 			}
 		}
+		s.read = true
 		if err := s.err(); err != nil {
 			yield("", err)
 		}
@@ -229,7 +245,7 @@ func (s *Stream) Text() iter.Seq2[string, error] {
 // *ResultError the Result is there as well, for what it cost. Without a result
 // the error is an *EndError, also when Close came first; it says nothing about
 // what Claude did until then. Calling it again returns the same.
-func (s *Stream) Result() (*Result, error) {
+func (s *Stream) Result() (*ResultMessage, error) {
 	if s.way == "" {
 		s.way = "Result"
 	}

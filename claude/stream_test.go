@@ -39,10 +39,10 @@ func gather(st *claude.Stream) (types []string, last error) {
 			types = append(types, "bad "+string(bad.Line))
 		case err != nil:
 			last = err
-		case m.Subtype != "":
-			types = append(types, m.Type+"/"+m.Subtype)
+		case m.Subtype() != "":
+			types = append(types, m.Type()+"/"+m.Subtype())
 		default:
-			types = append(types, m.Type)
+			types = append(types, m.Type())
 		}
 	}
 	return types, last

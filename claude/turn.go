@@ -15,14 +15,14 @@ type turn struct {
 	over  chan struct{} // closed when no more lines come
 
 	// The rest is guarded by process.mu until over is closed.
-	result *Result
+	result *ResultMessage
 	cause  error // the context's error, when its end stopped the turn
 }
 
 // endedBy reports whether a result is the prompt's. Results of work in the
 // background, and of prompts before, are not. Results name their prompts; where
 // one does not, as when a conversation to resume is not there, it is taken.
-func (t *turn) endedBy(r *Result) bool {
+func (t *turn) endedBy(r *ResultMessage) bool {
 	if len(r.PromptIDs) > 0 {
 		return slices.Contains(r.PromptIDs, t.id)
 	}

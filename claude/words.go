@@ -10,28 +10,29 @@ type words struct {
 }
 
 // of gives the words of a message, "" if it has none that are new.
-func (w *words) of(m *Message) string {
-	if m.ParentToolUseID != "" {
+func (w *words) of(e *entry) string {
+	if e.err != nil || e.env.parent != "" {
 		return ""
 	}
-	switch m.Type {
-	case TypeStreamEvent:
+	switch e.env.typ {
+	case typeStreamEvent, typeAssistant:
+	default:
+		return ""
+	}
+	switch m := e.message().(type) {
+	case *StreamEvent:
 		return w.event(m)
-	case TypeAssistant:
+	case *AssistantMessage:
 		return w.assistant(m)
 	}
 	return ""
 }
 
-func (w *words) event(m *Message) string {
-	e, err := m.StreamEvent()
-	if err != nil {
-		return ""
-	}
+func (w *words) event(e *StreamEvent) string {
 	switch {
-	case e.Type == "message_start":
+	case e.Kind == "message_start":
 		w.message, w.streamed = messageID(e.Event), false
-	case e.Type == "content_block_start":
+	case e.Kind == "content_block_start":
 		w.begun = true
 	case e.DeltaType == "text_delta":
 		w.streamed = true
@@ -56,13 +57,12 @@ func messageID(event []byte) (id string) {
 }
 
 // assistant gives the words of a whole block, unless they came as events.
-func (w *words) assistant(m *Message) string {
-	a, err := m.Assistant()
-	if err != nil || a.Error != "" || w.streamed && a.MessageID == w.message {
+func (w *words) assistant(a *AssistantMessage) string {
+	if a.Error != "" || w.streamed && a.MessageID == w.message {
 		return ""
 	}
 	var text string
-	for _, b := range a.Content {
+	for _, b := range a.Content() {
 		if b.Type == BlockText {
 			w.begun = true
 			text += w.say(b.Text)

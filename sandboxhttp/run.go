@@ -189,7 +189,7 @@ func (r *run) record() Run {
 
 // work runs the prompt to its end, whoever follows it.
 func (r *run) work(opts *claude.Options) {
-	var result *claude.Result
+	var result *claude.ResultMessage
 	err := errors.New("the run did not come to its end")
 	defer func() { r.finish(result, err) }()
 	if limit := r.h.limits.RunTime; limit > 0 {
@@ -200,7 +200,7 @@ func (r *run) work(opts *claude.Options) {
 	result, err = r.query(opts)
 }
 
-func (r *run) query(opts *claude.Options) (*claude.Result, error) {
+func (r *run) query(opts *claude.Options) (*claude.ResultMessage, error) {
 	rec, err := r.h.store.Sandbox(r.ctx, r.box.account, r.box.id)
 	if err != nil {
 		return nil, err
@@ -214,7 +214,9 @@ func (r *run) query(opts *claude.Options) (*claude.Result, error) {
 		return nil, err
 	}
 	r.begun(st)
-	r.copyLines(st)
+	if err := r.copyLines(st); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	result, err := st.Result()
 	return result, errors.Join(err, st.Close())
 }
@@ -245,13 +247,18 @@ func (r *run) noteSession(st *claude.Stream) {
 	}
 }
 
-// copyLines puts every line into the log as it comes. The error of a stream that
-// ended is its Result's to tell.
-func (r *run) copyLines(st *claude.Stream) {
+// copyLines puts every line into the log as it comes. A line that is too long
+// ends the run: a log with a hole must not look whole. The error of a stream
+// that ended is its Result's to tell.
+func (r *run) copyLines(st *claude.Stream) error {
 	known := st.SessionID() != ""
 	for line, err := range st.Lines() {
+		var tooLong *claude.LineTooLongError
+		if errors.As(err, &tooLong) {
+			return err
+		}
 		if err != nil {
-			return
+			return nil // Result tells it
 		}
 		if n := len(line); n > 0 && line[n-1] == '\n' {
 			line = line[:n-1]
@@ -262,6 +269,7 @@ func (r *run) copyLines(st *claude.Stream) {
 			known = st.SessionID() != ""
 		}
 	}
+	return nil
 }
 
 // stop makes Claude stop, and kills it if it does not. It returns at once.
@@ -294,15 +302,15 @@ func (r *run) watchStop() {
 }
 
 // finish records how the run ended, and tells those who follow it.
-func (r *run) finish(result *claude.Result, err error) {
+func (r *run) finish(result *claude.ResultMessage, err error) {
 	end, text := r.ending(err)
 	r.mu.Lock()
 	r.rec.State, r.rec.End, r.rec.Error = StateEnded, string(end), text
 	r.rec.EndedAt = time.Now().UTC().Round(0)
 	if result != nil {
 		r.rec.CostUSD, r.rec.Turns = result.CostUSD, result.Turns
-		if result.SessionID != "" {
-			r.rec.SessionID = result.SessionID
+		if id := result.SessionID(); id != "" {
+			r.rec.SessionID = id
 		}
 	}
 	last, _ := r.log.Last()

@@ -122,19 +122,13 @@ func stream(ctx context.Context, sb *sandbox.Sandbox, prompt string, api claude.
 		if err != nil {
 			return err
 		}
-		switch msg.Type {
-		case claude.TypeStreamEvent:
-			if e, err := msg.StreamEvent(); err == nil {
-				fmt.Fprint(stdout, e.Text)
-			}
-		case claude.TypeAssistant:
-			if a, err := msg.Assistant(); err == nil {
-				showTools(stdout, stderr, a)
-			}
-		case claude.TypeUser:
-			if u, err := msg.User(); err == nil {
-				showFailures(stderr, u)
-			}
+		switch msg := msg.(type) {
+		case *claude.StreamEvent:
+			fmt.Fprint(stdout, msg.Text)
+		case *claude.AssistantMessage:
+			showTools(stdout, stderr, msg.Content())
+		case *claude.UserMessage:
+			showFailures(stderr, msg.Content())
 		}
 	}
 	res, err := st.Result()
@@ -145,8 +139,8 @@ func stream(ctx context.Context, sb *sandbox.Sandbox, prompt string, api claude.
 	return nil
 }
 
-func showTools(stdout, stderr io.Writer, a *claude.AssistantMessage) {
-	for _, block := range a.Content {
+func showTools(stdout, stderr io.Writer, content claude.Content) {
+	for _, block := range content {
 		switch block.Type {
 		case claude.BlockText:
 			fmt.Fprintln(stdout) // its words came as stream events
@@ -156,9 +150,9 @@ func showTools(stdout, stderr io.Writer, a *claude.AssistantMessage) {
 	}
 }
 
-func showFailures(stderr io.Writer, u *claude.UserMessage) {
-	for _, block := range u.Content {
-		if block.Type == claude.BlockToolResult && block.IsError {
+func showFailures(stderr io.Writer, content claude.Content) {
+	for _, block := range content.ToolResults() {
+		if block.IsError {
 			fmt.Fprintf(stderr, "  failed: %s\n", shorten(block.Content.Text()))
 		}
 	}

@@ -1,0 +1,4 @@
+package claude
+
+// HookEvent is what a hook is called for.
+type HookEvent string
