@@ -7,7 +7,7 @@ BENCHFLAGS ?= -benchtime 5s
 PEERS    := s5cmd restic kopia mc rclone
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: bench-storage bench-storage-scale storage-peers modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples
+.PHONY: bench-storage bench-storage-scale storage-peers modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples ts-sdk bench-claude
 
 check: precommit lint generate-clean tidy race examples vuln ## all that .ci/run checks
 
@@ -55,6 +55,18 @@ bench-storage-scale:
 	@mkdir -p .tools
 	$(GO) test -run '^$$' -bench Scale -benchtime 1x -timeout 60m ./storage/internal/peerbench -scale 1000000 | tee .tools/bench-storage-scale.out
 	@grep -q '^ok' .tools/bench-storage-scale.out && echo && grep '^FIGURE' .tools/bench-storage-scale.out
+
+# The official TypeScript SDK reads the same lines beside ours; TS_SDK is its version.
+TS_SDK ?= 0.3.328
+ts-sdk:
+	@mkdir -p .tools/ts-sdk
+	@test -d .tools/ts-sdk/node_modules/@anthropic-ai/claude-agent-sdk || \
+	  npm install --prefix .tools/ts-sdk --omit=optional --ignore-scripts --no-audit --no-fund --save-exact @anthropic-ai/claude-agent-sdk@$(TS_SDK)
+
+bench-claude: ts-sdk
+	@mkdir -p .tools
+	$(GO) test -run '^TestDeltaAllocations$$' -v -bench 'Decode|LongLines|Latency|Delta' -timeout 30m $(BENCHFLAGS) ./claude | tee .tools/bench-claude.out
+	@echo; grep -o 'FIGURE.*' .tools/bench-claude.out
 
 # Each fuzz target FUZZTIME times: a count, as a duration ends some runs with a bare
 # "context deadline exceeded" (golang.org/issue/75804). What is found goes to testdata/fuzz.

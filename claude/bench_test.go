@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -52,13 +55,29 @@ func mixed() []byte {
 	return b.Bytes()
 }
 
-// stream is a run whose CLI writes these lines through a pipe of the kernel.
-func stream(b *testing.B, lines []byte) *claude.Stream {
+const resultLine = `{"type":"result","subtype":"success","is_error":false,"result":"done","num_turns":1,"total_cost_usd":0.5,"errors":[],"session_id":"6b510ccb-9b2e-4cd6-b1ff-6770472d4e44"}` + "\n"
+
+// recording is a file with lines and a result behind them.
+func recording(b *testing.B, lines []byte) string {
+	b.Helper()
+	file := filepath.Join(b.TempDir(), "lines.jsonl")
+	if err := os.WriteFile(file, append(bytes.Clone(lines), resultLine...), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return file
+}
+
+// stream is a run whose CLI is cat, which writes a recording through a pipe of
+// the kernel.
+func stream(b *testing.B, file string) *claude.Stream {
 	b.Helper()
 	sb, err := sandbox.NewProvider(fakeProvider{kernelPipe: true, play: func(c *fakeCLI) {
-		id, _ := c.begin()
-		_, _ = c.outW.Write(lines)
-		c.result(id, "")
+		c.begin()
+		cat := exec.Command("cat", file)
+		cat.Stdout, _ = c.outW.(*os.File)
+		if err := cat.Run(); err != nil {
+			b.Error(err)
+		}
 		c.drain()
 	}}).Create(b.Context(), nil)
 	if err != nil {
@@ -72,29 +91,28 @@ func stream(b *testing.B, lines []byte) *claude.Stream {
 	return st
 }
 
-// envelopes reads messages and decodes nothing else: what passes them on needs
-// no more.
-func envelopes(b *testing.B, lines []byte) {
-	n := 0
-	for m, err := range stream(b, lines).Messages() {
-		if err != nil || m.Type() == "" {
-			b.Fatal(err)
-		}
-		n++
-	}
-	if n != benchLines+1 {
-		b.Fatalf("%d messages", n)
-	}
-}
-
-// decoded reads messages and decodes the content of every one.
-func decoded(b *testing.B, lines []byte) {
-	for m, err := range stream(b, lines).Messages() {
+// readAll ranges over a replayed run and decodes the content of every message.
+// It gives how long that took from the first message to the result.
+func readAll(b *testing.B, file string, messages int) time.Duration {
+	var n int
+	var start time.Time
+	var took time.Duration
+	for m, err := range stream(b, file).Messages() {
 		if err != nil {
 			b.Fatal(err)
 		}
+		if n++; n == 1 {
+			start = time.Now()
+		}
 		content(m)
+		if _, ok := m.(*claude.ResultMessage); ok {
+			took = time.Since(start)
+		}
 	}
+	if n != messages {
+		b.Fatalf("%d messages, want %d", n, messages)
+	}
+	return took
 }
 
 func content(m claude.Message) int {
@@ -109,97 +127,219 @@ func content(m claude.Message) int {
 	return 0
 }
 
-// twoPasses is how most clients do it: a pipe, a line, encoding/json for the
-// type, and again for what the type calls for.
-func twoPasses(b *testing.B, lines []byte) {
+// typescript is the official TypeScript SDK, which make ts-sdk installs.
+type typescript struct{ node, sdk, program string }
+
+// newTypescript finds it, or skips.
+func newTypescript(b *testing.B) *typescript {
+	b.Helper()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		b.Skip("needs node to run the official TypeScript SDK beside")
+	}
+	sdk, err := filepath.Abs("../.tools/ts-sdk/node_modules/@anthropic-ai/claude-agent-sdk/sdk.mjs")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := os.Stat(sdk); err != nil {
+		b.Skip("needs the official TypeScript SDK: make ts-sdk")
+	}
+	return &typescript{node: node, sdk: sdk, program: filepath.Join(b.TempDir(), "replay")}
+}
+
+// readAll is the function of that name on the other side.
+func (ts *typescript) readAll(b *testing.B, file string, messages int) time.Duration {
+	b.Helper()
+	replay := fmt.Sprintf(`#!/bin/sh
+# A CLI that answers the SDK's first request and then writes what was recorded.
+read -r line
+id=${line#*'"request_id":"'}
+printf '{"type":"control_response","response":{"subtype":"success","request_id":"%%s","response":{"commands":[],"agents":[],"models":[],"account":{}}}}\n' "${id%%%%'"'*}"
+read -r prompt
+cat %q
+cat >/dev/null
+`, file)
+	if err := os.WriteFile(ts.program, []byte(replay), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.CommandContext(b.Context(), ts.node, "testdata/tssdk.mjs", ts.sdk, ts.program)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		b.Fatalf("the TypeScript SDK: %v", err)
+	}
+	var got struct {
+		Messages int
+		MS       float64
+	}
+	if err := json.Unmarshal(out, &got); err != nil || got.Messages != messages {
+		b.Fatalf("the TypeScript SDK read %s, %v, want %d messages", out, err, messages)
+	}
+	return time.Duration(got.MS * float64(time.Millisecond))
+}
+
+// BenchmarkDecode reads the same recordings through a pipe with this package and
+// with the official TypeScript SDK, in turns.
+func BenchmarkDecode(b *testing.B) {
+	ts := newTypescript(b)
+	for _, set := range []struct {
+		name  string
+		lines []byte
+	}{{"deltas", deltas()}, {"mixed", mixed()}} {
+		var ours, theirs []time.Duration
+		b.Run(set.name, func(b *testing.B) {
+			file := recording(b, set.lines)
+			b.SetBytes(int64(len(set.lines)))
+			for b.Loop() {
+				ours = append(ours, readAll(b, file, benchLines+1))
+				theirs = append(theirs, ts.readAll(b, file, benchLines+1))
+			}
+		})
+		if len(ours) > 0 {
+			figure.Line(os.Stdout, "decode_"+set.name, rate(ours), "lines/s", rate(ours)/rate(theirs), "ts-sdk")
+		}
+	}
+}
+
+// BenchmarkLongLines is about lines of 70 MB: results of tools.
+func BenchmarkLongLines(b *testing.B) {
+	ts := newTypescript(b)
+	const count, size = 4, 70 << 20
+	line := `{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_1","type":"tool_result","content":"` +
+		strings.Repeat(`some \"output\" of a tool\n`, size/27) + `"}]},"parent_tool_use_id":null,"session_id":"s"}` + "\n"
+	file := recording(b, []byte(strings.Repeat(line, count)))
+	var ours, theirs []time.Duration
+	for b.Loop() {
+		ours = append(ours, readAll(b, file, count+1))
+		theirs = append(theirs, ts.readAll(b, file, count+1))
+	}
+	// The clock starts with the first message, when its line has been read.
+	mb := float64(len(line)) * (count - 1) / 1e6
+	figure.Line(os.Stdout, "decode_70mb", mb/figure.Quantile(ours, 0.5).Seconds(), "MB/s",
+		figure.Quantile(theirs, 0.5).Seconds()/figure.Quantile(ours, 0.5).Seconds(), "ts-sdk")
+}
+
+func rate(took []time.Duration) float64 {
+	return benchLines / figure.Quantile(took, 0.5).Seconds()
+}
+
+// BenchmarkDelta is about one delta, without a pipe.
+func BenchmarkDelta(b *testing.B) {
+	line, _, _ := bytes.Cut(deltas(), []byte("\n"))
+	b.ReportAllocs()
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		m, err := claude.Decode(line)
+		if e, ok := m.(*claude.StreamEvent); err != nil || !ok || e.Text == "" {
+			b.Fatal(m, err)
+		}
+	}
+}
+
+// TestDeltaAllocations reads deltas as they come from a stream.
+func TestDeltaAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	lines := deltas()
+	st := query(t, nil, func(c *fakeCLI) {
+		id, _ := c.begin()
+		_, _ = c.outW.Write(lines)
+		c.result(id, "")
+		c.drain()
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	text := 0
+	for m, err := range st.Messages() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += content(m)
+	}
+	runtime.ReadMemStats(&after)
+	each := float64(after.Mallocs-before.Mallocs) / benchLines
+	if each > 2.1 || text == 0 { // the tenth is for the rest of the run
+		t.Errorf("%.2f allocations for a delta, want at most 2", each)
+	}
+	figure.Line(t.Output(), "delta_allocations", each, "allocations", each/2, "goal")
+}
+
+// BenchmarkLatency is the time from a write of the CLI to the body of the loop,
+// beside that of a goroutine that reads the pipe and does nothing else.
+func BenchmarkLatency(b *testing.B) {
+	line, _, _ := bytes.Cut(deltas(), []byte("\n"))
+	line = append(line, '\n')
+	var ours, bare []time.Duration
+	for b.Loop() {
+		ours = append(ours, latencies(b, line)...)
+		bare = append(bare, bareLatencies(b, line)...)
+	}
+	for name, q := range map[string]float64{"p50": 0.50, "p99": 0.99} {
+		o, p := figure.Quantile(ours, q), figure.Quantile(bare, q)
+		figure.Line(os.Stdout, "write_to_loop_"+name, float64(o)/1e3, "us", float64(o)/float64(p), "bare-pipe")
+	}
+}
+
+const latencyLines = 2000
+
+func latencies(b *testing.B, line []byte) (all []time.Duration) {
+	written := make(chan time.Time, 1)
+	next := make(chan struct{})
+	sb, err := sandbox.NewProvider(fakeProvider{kernelPipe: true, play: func(c *fakeCLI) {
+		id, _ := c.begin()
+		for range latencyLines {
+			written <- time.Now()
+			_, _ = c.outW.Write(line)
+			<-next
+		}
+		c.result(id, "")
+		c.drain()
+	}}).Create(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	st, err := claude.Query(b.Context(), sb, "x", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	for m, err := range st.Messages() {
+		now := time.Now()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, ok := m.(*claude.StreamEvent); ok {
+			all = append(all, now.Sub(<-written))
+			next <- struct{}{}
+		}
+	}
+	return all
+}
+
+func bareLatencies(b *testing.B, line []byte) (all []time.Duration) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer r.Close()
-	go func() { _, _ = w.Write(lines); _ = w.Close() }()
-	in := bufio.NewReaderSize(r, 64<<10)
-	n := 0
-	for {
-		line, err := in.ReadBytes('\n')
-		if err != nil {
-			break
+	written := make(chan time.Time, 1)
+	next := make(chan struct{})
+	go func() {
+		defer w.Close()
+		for range latencyLines {
+			written <- time.Now()
+			_, _ = w.Write(line)
+			<-next
 		}
-		if err := decodeTwice(line); err != nil {
+	}()
+	in := bufio.NewReader(r)
+	for range latencyLines {
+		if _, err := in.ReadSlice('\n'); err != nil {
 			b.Fatal(err)
 		}
-		n++
+		all = append(all, time.Since(<-written))
+		next <- struct{}{}
 	}
-	if n != benchLines {
-		b.Fatalf("%d lines", n)
-	}
-}
-
-func decodeTwice(line []byte) error {
-	var head struct {
-		Type    string `json:"type"`
-		Subtype string `json:"subtype"`
-	}
-	if err := json.Unmarshal(line, &head); err != nil {
-		return err
-	}
-	type envelope struct {
-		SessionID       string `json:"session_id"`
-		ParentToolUseID string `json:"parent_tool_use_id"`
-		UUID            string `json:"uuid"`
-	}
-	switch head.Type {
-	case "stream_event":
-		var v struct {
-			envelope
-			Event map[string]any `json:"event"`
-		}
-		return json.Unmarshal(line, &v)
-	default:
-		var v struct {
-			envelope
-			Message struct {
-				ID      string `json:"id"`
-				Model   string `json:"model"`
-				Content []struct {
-					Type      string          `json:"type"`
-					Text      string          `json:"text"`
-					ID        string          `json:"id"`
-					Name      string          `json:"name"`
-					Input     json.RawMessage `json:"input"`
-					ToolUseID string          `json:"tool_use_id"`
-					Content   json.RawMessage `json:"content"`
-				} `json:"content"`
-				Usage struct {
-					Input  int `json:"input_tokens"`
-					Output int `json:"output_tokens"`
-				} `json:"usage"`
-			} `json:"message"`
-		}
-		return json.Unmarshal(line, &v)
-	}
-}
-
-// BenchmarkMessages: 100,000 lines through a pipe, against encoding/json.
-func BenchmarkMessages(b *testing.B) {
-	for _, set := range []struct {
-		name  string
-		lines []byte
-	}{{"deltas", deltas()}, {"mixed", mixed()}} {
-		var lazy, full figure.Pair
-		b.Run(set.name, func(b *testing.B) {
-			b.SetBytes(int64(len(set.lines)))
-			for b.Loop() {
-				lazy.Measure(func() { envelopes(b, set.lines) }, func() { twoPasses(b, set.lines) })
-				full.Measure(func() { decoded(b, set.lines) }, func() {})
-			}
-		})
-		peer := rate(lazy.Peer)
-		figure.Line(os.Stdout, "claude_messages_"+set.name, rate(lazy.Ours), "lines/s", rate(lazy.Ours)/peer, "encoding/json-two-passes")
-		figure.Line(os.Stdout, "claude_messages_decoded_"+set.name, rate(full.Ours), "lines/s", rate(full.Ours)/peer, "encoding/json-two-passes")
-	}
-}
-
-func rate(took []time.Duration) float64 {
-	return benchLines / figure.Quantile(took, 0.5).Seconds()
+	return all
 }

@@ -47,6 +47,7 @@ type envelope struct {
 	typ, subtype    string
 	session, parent string
 	uuid            []byte // the value, a part of raw
+	event           []byte // likewise
 	raw             json.RawMessage
 }
 

@@ -169,13 +169,30 @@ type StreamEvent struct {
 }
 
 func newStreamEvent(e *envelope) Message {
-	m := &StreamEvent{envelope: *e}
-	members(e.raw, func(key, value []byte) {
-		if string(key) == "event" {
-			m.Event = raw(value)
-			members(value, m.member)
-		}
-	})
+	m := new(StreamEvent)
+	m.read(e)
+	return m
+}
+
+func (m *StreamEvent) read(e *envelope) {
+	m.envelope = *e
+	if m.Event = e.event; m.Event != nil {
+		members(e.event, m.member)
+	}
+}
+
+// eventRoom is room for the events of a stream, of which there are many: they
+// are allocated several at once.
+type eventRoom []StreamEvent
+
+func (r *eventRoom) new(e *envelope) *StreamEvent {
+	const several = 16
+	if len(*r) == 0 {
+		*r = make(eventRoom, several)
+	}
+	m := &(*r)[0]
+	*r = (*r)[1:]
+	m.read(e)
 	return m
 }
 

@@ -2,9 +2,11 @@ package claude
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // maxDepth is how deeply values may be nested: what encoding/json allows.
@@ -120,6 +122,8 @@ func (s *scanner) member(e *envelope, key, value []byte) {
 		e.parent = s.repeated(value, 1)
 	case "uuid":
 		e.uuid = raw(value)
+	case "event":
+		e.event = raw(value)
 	}
 }
 
@@ -216,9 +220,7 @@ func (s *scanner) str() error {
 	data := s.data
 	i := s.pos + 1
 	for {
-		for i < len(data) && plain[data[i]] {
-			i++
-		}
+		i += plainLen(data[i:])
 		if i == len(data) {
 			return errTruncated
 		}
@@ -238,6 +240,28 @@ func (s *scanner) str() error {
 			return s.unexpected("in a string")
 		}
 	}
+}
+
+// plainLen is how many bytes stand for themselves at the start of a part of a
+// string. It looks at eight at once where it can.
+func plainLen(data []byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for i+8 <= len(data) {
+		x := binary.LittleEndian.Uint64(data[i:])
+		quote, slash := x^('"'*ones), x^('\\'*ones)
+		// A byte's high bit is set where x is below ' ', or quote or slash is 0.
+		// Bytes above the first such one may be wrong, so only that is used.
+		special := ((x-' '*ones) & ^x | (quote-ones) & ^quote | (slash-ones) & ^slash) & highs
+		if special != 0 {
+			return i + bits.TrailingZeros64(special)/8
+		}
+		i += 8
+	}
+	for i < len(data) && plain[data[i]] {
+		i++
+	}
+	return i
 }
 
 // escapeLen is the length of the escape at the start of data, 0 for none.

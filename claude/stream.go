@@ -33,6 +33,7 @@ type Stream struct {
 	next    int    // in waiting
 	rest    []byte // of a line that Read has begun with
 	read    bool   // the end was reached
+	events  eventRoom
 
 	unwatch func() bool // stops waiting for the context of Session.Send
 	closing sync.Once
@@ -198,6 +199,9 @@ func (s *Stream) Messages() iter.Seq2[Message, error] {
 			e, ok := s.line()
 			if !ok {
 				break
+			}
+			if e.env.typ == typeStreamEvent {
+				e.msg = s.events.new(&e.env)
 			}
 			if !yield(e.message(), e.err) {
 				return

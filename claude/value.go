@@ -2,6 +2,7 @@ package claude
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -15,19 +16,93 @@ import (
 
 // members shows the members of an object to visit. The values are parts of data.
 func members(data []byte, visit func(key, value []byte)) {
-	s := scanner{data: data}
-	if s.space(); s.peek() == '{' {
-		_ = s.object(visit) // data is valid
+	i := skipSpace(data, 0)
+	if i == len(data) || data[i] != '{' {
+		return
+	}
+	for i = skipSpace(data, i+1); i < len(data) && data[i] != '}'; {
+		end := skipString(data, i)
+		key := data[i+1 : end-1]
+		if bytes.IndexByte(key, '\\') >= 0 {
+			key = []byte(text(data[i:end]))
+		}
+		i = skipSpace(data, skipSpace(data, end)+1) // the colon
+		end = skipValue(data, i)
+		visit(key, data[i:end])
+		i = skipComma(data, end)
 	}
 }
 
 // elements shows the elements of an array to visit. They are parts of data.
 func elements(data []byte, visit func(value []byte)) {
-	s := scanner{data: data}
-	if s.space(); s.peek() == '[' {
-		_ = s.array(visit) // data is valid
+	i := skipSpace(data, 0)
+	if i == len(data) || data[i] != '[' {
+		return
+	}
+	for i = skipSpace(data, i+1); i < len(data) && data[i] != ']'; {
+		end := skipValue(data, i)
+		visit(data[i:end])
+		i = skipComma(data, end)
 	}
 }
+
+// skipSpace gives the first place from i on that is no space.
+func skipSpace(data []byte, i int) int {
+	for i < len(data) && data[i] <= ' ' {
+		i++
+	}
+	return i
+}
+
+// skipComma skips the comma behind a value, with the space around it.
+func skipComma(data []byte, i int) int {
+	if i = skipSpace(data, i); i < len(data) && data[i] == ',' {
+		i = skipSpace(data, i+1)
+	}
+	return i
+}
+
+// skipString gives the place behind the string that begins at i.
+func skipString(data []byte, i int) int {
+	for i++; ; i++ {
+		i += plainLen(data[i:])
+		if data[i] == '"' {
+			return i + 1
+		}
+		i++ // the backslash, and what it escapes
+	}
+}
+
+// skipValue gives the place behind the value that begins at i.
+func skipValue(data []byte, i int) int {
+	switch data[i] {
+	case '"':
+		return skipString(data, i)
+	case '{', '[':
+	default:
+		for i < len(data) && !ends[data[i]] {
+			i++
+		}
+		return i
+	}
+	for depth := 0; ; {
+		switch data[i] {
+		case '"':
+			i = skipString(data, i)
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+		i++
+	}
+}
+
+// ends are the bytes that end a number or a literal.
+var ends = [256]bool{',': true, '}': true, ']': true, ' ': true, '\t': true, '\r': true, '\n': true}
 
 // number is a whole number.
 func number(value []byte) int {
@@ -61,8 +136,18 @@ func isPlainString(value []byte) bool {
 	if value[0] != '"' {
 		return false
 	}
-	for _, c := range value[1 : len(value)-1] {
-		if c == '\\' || c >= 0x80 {
+	inner := value[1 : len(value)-1]
+	if bytes.IndexByte(inner, '\\') >= 0 {
+		return false
+	}
+	for len(inner) >= 8 {
+		if binary.LittleEndian.Uint64(inner)&0x8080808080808080 != 0 {
+			return false
+		}
+		inner = inner[8:]
+	}
+	for _, c := range inner {
+		if c >= utf8.RuneSelf {
 			return false
 		}
 	}
@@ -91,12 +176,11 @@ func unescape(s []byte) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for {
-		i := bytes.IndexByte(s, '\\')
-		if i < 0 {
-			b.Write(s)
+		i := plainLen(s)
+		b.Write(s[:i])
+		if i == len(s) {
 			return b.String()
 		}
-		b.Write(s[:i])
 		if s[i+1] != 'u' {
 			b.WriteByte(escapes[s[i+1]])
 			s = s[i+2:]
