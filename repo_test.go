@@ -61,7 +61,8 @@ var arrows = []arrow{
 	{from: "claude/broker", local: []string{"internal/boundlisten"}},
 	{from: "claude/claudetest/scriptedcli", local: []string{"sandbox", "sandbox/driver"}},
 	{from: "claude/claudetest"},
-	{from: "claude", local: []string{"sandbox", "internal/boundlisten"}, other: []string{"golang.org/x/sys/"}},
+	{from: "claude/mcpserver", local: []string{"claude"}, other: []string{"github.com/modelcontextprotocol/go-sdk/"}},
+	{from: "claude", local: []string{"sandbox", "internal/boundlisten"}, other: []string{"golang.org/x/sys/", "github.com/google/jsonschema-go/"}},
 	{from: "storage/dirbucket", local: []string{"storage"}},
 	{from: "storage/s3bucket", local: []string{"storage"}, other: []string{"github.com/aws/", "golang.org/x/sync/"}},
 	{from: "storage/storagetest", local: []string{"storage", "storage/..."}, other: []string{"github.com/aws/"}},
@@ -192,7 +193,7 @@ func TestNobodyImportsExamples(t *testing.T) {
 
 // A binary that runs sandboxes on this machine links nothing of a cloud.
 func TestLocalBinaryStaysSmall(t *testing.T) {
-	banned := []string{"google.golang.org/", "github.com/aws/", "github.com/modal-labs/", "github.com/chromedp/", "testing"}
+	banned := []string{"google.golang.org/", "github.com/aws/", "github.com/modal-labs/", "github.com/chromedp/", "github.com/modelcontextprotocol/", "testing"}
 	for _, p := range goList(t, "-deps", "./sandbox/localbox", "./claude") {
 		for _, b := range banned {
 			if p.ImportPath == b || strings.HasSuffix(b, "/") && strings.HasPrefix(p.ImportPath, b) {

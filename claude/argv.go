@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,24 +23,90 @@ func (o *Options) args(newID string) []string {
 		}
 	}
 	add(o.Model != "", "model", o.Model)
+	add(o.FallbackModel != "", "fallback-model", o.FallbackModel)
+	o.thinkingArgs(add)
+	add(o.Effort != "", "effort", o.Effort)
+	add(len(o.Betas) > 0, "betas", strings.Join(o.Betas, ","))
+	add(o.TaskBudget > 0, "task-budget", o.TaskBudget)
+	add(o.Agent != "", "agent", o.Agent)
 	add(o.PermissionMode != "", "permission-mode", o.PermissionMode)
+	add(o.CanUseTool != nil, "permission-prompt-tool", "stdio")
 	add(o.MaxTurns > 0, "max-turns", o.MaxTurns)
 	add(o.MaxBudgetUSD > 0, "max-budget-usd", strconv.FormatFloat(o.MaxBudgetUSD, 'f', -1, 64))
-	for _, rule := range o.AllowedTools {
+	add(o.Tools != nil, "tools", strings.Join(o.Tools, ","))
+	for _, rule := range o.allowed() {
 		add(true, "allowedTools", rule)
 	}
 	for _, rule := range o.DisallowedTools {
 		add(true, "disallowedTools", rule)
 	}
-	if o.Partial {
-		args = append(args, "--include-partial-messages")
+	add(o.SettingSources != nil, "setting-sources", strings.Join(o.SettingSources, ","))
+	for _, dir := range o.ExtraDirs {
+		add(true, "add-dir", dir)
 	}
+	add(o.ProjectConfigRoot != "", "project-config-root", o.ProjectConfigRoot)
+	add(o.ResumeAt != "", "resume-session-at", o.ResumeAt)
 	add(o.Resume != "", "resume", o.Resume)
-	if o.Resume != "" && o.Fork {
-		args = append(args, "--fork-session")
-	}
 	add(newID != "", "session-id", newID)
+	for _, flag := range []struct {
+		set  bool
+		name string
+	}{
+		{o.StrictMCP, "--strict-mcp-config"},
+		{o.Partial, "--include-partial-messages"},
+		{o.HookEvents, "--include-hook-events"},
+		{o.ReplayPrompts, "--replay-user-messages"},
+		{o.Ephemeral, "--no-session-persistence"},
+		{o.Resume != "" && o.Fork, "--fork-session"},
+		{o.readsInitialize(), "--await-initialize"},
+		{o.Settings != nil, "--initialize-fields=settings"},
+	} {
+		if flag.set {
+			args = append(args, flag.name)
+		}
+	}
 	return append(args, o.ExtraArgs...)
+}
+
+// thinkingArgs are as the official SDK has them.
+func (o *Options) thinkingArgs(add func(set bool, flag string, value any)) {
+	switch t := o.Thinking; {
+	case t.Mode == "disabled" || t.Mode == "adaptive":
+		add(true, "thinking", t.Mode)
+	case t.Budget > 0:
+		add(true, "max-thinking-tokens", t.Budget)
+	case t.Mode != "":
+		add(true, "thinking", "adaptive")
+	}
+	add(o.Thinking.Display != "", "thinking-display", o.Thinking.Display)
+}
+
+// allowed are AllowedTools and what Skills comes to.
+func (o *Options) allowed() []string {
+	rules := o.AllowedTools[:len(o.AllowedTools):len(o.AllowedTools)]
+	if o.allSkills() {
+		return append(rules, "Skill")
+	}
+	for _, skill := range o.Skills {
+		rules = append(rules, "Skill("+skill+")")
+	}
+	return rules
+}
+
+func (o *Options) allSkills() bool { return len(o.Skills) == 1 && o.Skills[0] == AllSkills[0] }
+
+// readsInitialize reports whether the CLI has to wait for initialize before it
+// loads what that names.
+func (o *Options) readsInitialize() bool {
+	if o.Settings != nil || len(o.Plugins) > 0 {
+		return true
+	}
+	for _, server := range o.MCPServers {
+		if server.InProcess == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // env is what this package sets for the CLI, before Options.Env.
@@ -51,35 +118,58 @@ func (o *Options) env() []string {
 	case retries < 0:
 		retries = 0
 	}
-	return []string{
+	env := []string{
 		"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+		"CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS=1", // Session.WaitIdle waits for them
 		"DISABLE_AUTOUPDATER=1",
 		"CLAUDE_CODE_MAX_RETRIES=" + strconv.Itoa(retries),
 	}
+	if o.FileCheckpointing {
+		env = append(env, "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true")
+	}
+	return env
 }
 
 // validate reports what the CLI would misunderstand or refuse late.
 func (o *Options) validate() error {
 	var bad []error
-	if o.Fork && o.Resume == "" {
-		bad = append(bad, errors.New("Fork needs Resume"))
-	}
-	if o.MaxTurns < 0 {
-		bad = append(bad, fmt.Errorf("MaxTurns %d: use 0 or more", o.MaxTurns))
-	}
-	if !(o.MaxBudgetUSD >= 0) {
-		bad = append(bad, fmt.Errorf("MaxBudgetUSD %v: use 0 or more", o.MaxBudgetUSD))
-	}
-	if o.MaxLine < 0 {
-		bad = append(bad, fmt.Errorf("MaxLine %d: use 0 or more", o.MaxLine))
-	}
-	if o.Endpoint.Handler == nil && o.Endpoint.Token != "" {
-		bad = append(bad, errors.New("Endpoint.Token needs Endpoint.Handler"))
-	}
-	for _, rule := range append(o.AllowedTools[:len(o.AllowedTools):len(o.AllowedTools)], o.DisallowedTools...) {
-		if strings.TrimSpace(rule) == "" {
-			bad = append(bad, errors.New("AllowedTools and DisallowedTools: a rule is empty"))
+	refuse := func(is bool, format string, args ...any) {
+		if is {
+			bad = append(bad, fmt.Errorf(format, args...))
 		}
+	}
+	old := o.Resume != "" || o.Continue
+	refuse(o.Fork && !old, "Fork needs Resume or Continue")
+	refuse(o.ResumeAt != "" && !old, "ResumeAt needs Resume or Continue")
+	refuse(o.Resume != "" && o.Continue, "Resume and Continue: set one of them")
+	refuse(o.SessionID != "" && old && !o.Fork, "SessionID is for a new conversation: set Fork too, or leave Resume and Continue")
+	refuse(o.SessionID != "" && !isUUID(o.SessionID), "SessionID %q is not a UUID", o.SessionID)
+	refuse(o.MaxTurns < 0, "MaxTurns %d: use 0 or more", o.MaxTurns)
+	refuse(!(o.MaxBudgetUSD >= 0), "MaxBudgetUSD %v: use 0 or more", o.MaxBudgetUSD)
+	refuse(o.TaskBudget < 0, "TaskBudget %d: use 0 or more", o.TaskBudget)
+	refuse(o.MaxLine < 0, "MaxLine %d: use 0 or more", o.MaxLine)
+	refuse(o.Endpoint.Handler == nil && o.Endpoint.Token != "", "Endpoint.Token needs Endpoint.Handler")
+	refuse(len(o.DialogKinds) > 0 && o.OnUserDialog == nil, "DialogKinds needs OnUserDialog")
+	switch o.Thinking.Mode {
+	case "", "adaptive", "enabled", "disabled":
+	default:
+		refuse(true, "Thinking.Mode %q: use adaptive, enabled or disabled", o.Thinking.Mode)
+	}
+	for _, rule := range slices.Concat(o.AllowedTools, o.DisallowedTools) {
+		refuse(strings.TrimSpace(rule) == "", "AllowedTools and DisallowedTools: a rule is empty")
+	}
+	for name, server := range o.MCPServers {
+		if err := server.validate(name); err != nil {
+			bad = append(bad, err)
+		}
+	}
+	for event, hooks := range o.Hooks {
+		for _, hook := range hooks {
+			refuse(hook.Func == nil, "Hooks[%s]: Func is nil", event)
+		}
+	}
+	for name, agent := range o.Agents {
+		refuse(name == "" || agent.Description == "" || agent.Prompt == "", "Agents[%q]: set a name, Description and Prompt", name)
 	}
 	if len(bad) == 0 {
 		return nil
@@ -109,4 +199,24 @@ func newUUID() string {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// isUUID reports whether s has the form of a UUID. Names of files are made of it.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch i {
+		case 8, 13, 18, 23:
+			if s[i] != '-' {
+				return false
+			}
+		default:
+			if !isHex(s[i]) {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -2,7 +2,6 @@ package claude
 
 import (
 	"context"
-	"slices"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 )
@@ -19,21 +18,18 @@ type Client struct {
 	opts Options
 }
 
-// NewClient returns a client. opts may be nil; they are copied.
+// NewClient returns a client. opts may be nil; they are copied, but not what
+// their slices and maps refer to, which must not change any more.
 func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 	c := &Client{sb: sb}
 	if opts != nil {
 		c.opts = *opts
-		c.opts.AllowedTools = slices.Clone(opts.AllowedTools)
-		c.opts.DisallowedTools = slices.Clone(opts.DisallowedTools)
-		c.opts.Env = slices.Clone(opts.Env)
-		c.opts.ExtraArgs = slices.Clone(opts.ExtraArgs)
 	}
 	return c
 }
 
-// Query runs one prompt, in the conversation that Options.Resume names or a new
-// one, and returns as soon as the CLI has taken it. The process ends with the
+// Query runs one prompt, with more such as Image and Document behind it, in the
+// conversation that Options.Resume names or a new one, and returns as soon as the CLI has taken it. The process ends with the
 // run. When ctx ends, every process of the run is killed.
 //
 // A CLI that does not get so far is a *StartError; a conversation that is not
@@ -42,12 +38,12 @@ func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 // sandbox.ErrInvalid.
 //
 // The caller closes the stream.
-func (c *Client) Query(ctx context.Context, prompt string) (*Stream, error) {
+func (c *Client) Query(ctx context.Context, prompt string, more ...ContentBlock) (*Stream, error) {
 	p, err := start(ctx, c.sb, &c.opts, true)
 	if err != nil {
 		return nil, err
 	}
-	t, err := p.prompt(prompt)
+	t, err := p.prompt(prompt, more)
 	if err != nil {
 		p.kill(ErrClosed)
 		return nil, err
@@ -66,7 +62,7 @@ func (c *Client) NewSession(ctx context.Context) (*Session, error) {
 // Resume is NewSession in the conversation with that id, instead of Options.Resume.
 func (c *Client) Resume(ctx context.Context, id string) (*Session, error) {
 	opts := c.opts
-	opts.Resume, opts.Fork = id, false
+	opts.Resume, opts.Continue, opts.Fork, opts.SessionID = id, false, false, ""
 	return newSession(ctx, c.sb, &opts)
 }
 
@@ -74,6 +70,6 @@ func (c *Client) Resume(ctx context.Context, id string) (*Session, error) {
 // in the one with that id, which stays as it is.
 func (c *Client) Fork(ctx context.Context, id string) (*Session, error) {
 	opts := c.opts
-	opts.Resume, opts.Fork = id, true
+	opts.Resume, opts.Continue, opts.Fork = id, false, true
 	return newSession(ctx, c.sb, &opts)
 }

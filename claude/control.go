@@ -36,7 +36,8 @@ type reply struct {
 }
 
 // request sends a control request and waits for the answer, decoded into
-// response if that is not nil. body is a struct with the request's fields.
+// response if that is not nil. body is a struct with the request's fields, or
+// nil. When ctx ends first the request is withdrawn.
 func (p *process) request(ctx context.Context, subtype string, body, response any) error {
 	fields, err := withSubtype(subtype, body)
 	if err != nil {
@@ -46,8 +47,7 @@ func (p *process) request(ctx context.Context, subtype string, body, response an
 	defer p.unhold()
 	id, answered := p.expect()
 	defer p.forget(id)
-	err = p.send(map[string]any{"type": typeControlRequest, "request_id": id, "request": fields})
-	if err != nil {
+	if err := p.sendRequest(id, fields); err != nil {
 		return err
 	}
 	select {
@@ -55,10 +55,13 @@ func (p *process) request(ctx context.Context, subtype string, body, response an
 		if r.err != "" {
 			return &ControlError{Request: subtype, Message: r.err}
 		}
-		if response == nil {
+		if response == nil || r.response == nil {
 			return nil
 		}
-		return json.Unmarshal(r.response, response)
+		if err := json.Unmarshal(r.response, response); err != nil {
+			return &ProtocolError{Line: r.response, Err: fmt.Errorf("the answer to %s: %w", subtype, err)}
+		}
+		return nil
 	case <-p.done:
 		return p.end
 	case <-ctx.Done():
@@ -67,20 +70,29 @@ func (p *process) request(ctx context.Context, subtype string, body, response an
 	case <-p.done: // which ends the run's context too
 		return p.end
 	default:
+		_ = p.send(map[string]any{"type": typeControlCancel, "request_id": id}) // it may be answered all the same
 		return context.Cause(ctx)
 	}
 }
 
+func (p *process) sendRequest(id string, fields map[string]any) error {
+	return p.send(map[string]any{"type": typeControlRequest, "request_id": id, "request": fields})
+}
+
 func withSubtype(subtype string, body any) (map[string]any, error) {
-	fields := map[string]any{}
+	var members map[string]json.RawMessage // which keeps numbers as they are
 	if body != nil {
 		data, err := json.Marshal(body)
+		if err == nil {
+			err = json.Unmarshal(data, &members)
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("claude: %w: the request %s: %w", sandbox.ErrInvalid, subtype, err)
 		}
-		if err := json.Unmarshal(data, &fields); err != nil {
-			return nil, err
-		}
+	}
+	fields := make(map[string]any, len(members)+1)
+	for key, value := range members {
+		fields[key] = value
 	}
 	fields["subtype"] = subtype
 	return fields, nil
@@ -114,12 +126,14 @@ func (p *process) send(line any) error {
 
 // control handles a line that is not part of the stream. With an error the run
 // cannot go on.
-func (p *process) control(m *envelope) error {
-	switch m.typ {
+func (p *process) control(line *envelope) error {
+	switch line.typ {
 	case typeControlResponse:
-		p.answered(m)
+		p.answered(line)
 	case typeControlRequest:
-		return p.refuse(m)
+		return p.asks(line)
+	case typeControlCancel:
+		p.withdrawn(line)
 	}
 	return nil
 }
@@ -146,70 +160,45 @@ func (p *process) answered(m *envelope) {
 	}
 }
 
-// refuse answers a request of the CLI that nothing here can serve: unanswered,
-// the CLI would wait for ever. The error matches ErrNotReading.
-func (p *process) refuse(m *envelope) error {
-	var line struct {
-		RequestID string `json:"request_id"`
-		Request   struct {
-			Subtype string `json:"subtype"`
-		} `json:"request"`
-	}
-	lenient(m.raw, &line)
-	data, err := json.Marshal(map[string]any{"type": typeControlResponse, "response": map[string]any{
-		"subtype": "error", "request_id": line.RequestID,
-		"error": fmt.Sprintf("the host does not answer %q", line.Request.Subtype),
-	}})
-	if err != nil {
-		return err
-	}
-	return p.in.reply(append(data, '\n'))
-}
-
-// errSlowStart tells Options.StartTimeout from a deadline of the caller's.
-var errSlowStart = errors.New("no answer")
-
-// initialize is the first request: it sets up the conversation, and its answer
-// says that the CLI works.
-func (p *process) initialize(ctx context.Context) error {
-	limit := p.opts.StartTimeout
-	if limit == 0 {
-		limit = DefaultStartTimeout
-	}
-	if limit > 0 {
-		late := fmt.Errorf("%w within %v: %w", errSlowStart, limit, context.DeadlineExceeded)
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, limit, late)
-		defer stop()
-	}
-	return p.request(ctx, "initialize", struct {
-		SystemPrompt       string `json:"systemPrompt,omitempty"`
-		AppendSystemPrompt string `json:"appendSystemPrompt,omitempty"`
-	}{p.opts.SystemPrompt, p.opts.AppendSystemPrompt}, nil)
-}
-
-// prompt begins a turn.
-func (p *process) prompt(text string) (*turn, error) {
-	if text == "" {
+// prompt begins a turn, or puts it behind those that go on.
+func (p *process) prompt(text string, more []ContentBlock) (*turn, error) {
+	if text == "" && len(more) == 0 {
 		return nil, fmt.Errorf("claude: %w: the prompt is empty", sandbox.ErrInvalid)
 	}
 	t := &turn{id: newUUID(), over: make(chan struct{})}
+	line := map[string]any{
+		"type": typeUser, "uuid": t.id, "session_id": "", "parent_tool_use_id": nil,
+		"message": map[string]any{"role": "user", "content": promptContent(text, more)},
+	}
+	if p.opts.VerbatimPrompts {
+		line["client_composed"] = true
+	}
+	data, err := json.Marshal(line)
+	if err != nil {
+		return nil, fmt.Errorf("claude: %w: the prompt: %w", sandbox.ErrInvalid, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.end != nil:
 		return nil, p.end
-	case p.turn != nil:
-		return nil, ErrBusy
 	case p.in.isClosed():
 		return nil, ErrClosed
 	}
-	t.queue = p.queue
-	p.turn = t
-	return t, p.send(map[string]any{
-		"type": typeUser, "uuid": t.id, "session_id": "", "parent_tool_use_id": nil,
-		"message": map[string]any{"role": "user", "content": text},
-	})
+	p.begin(t)
+	p.in.write(append(data, '\n'))
+	return t, nil
+}
+
+func promptContent(text string, more []ContentBlock) any {
+	if len(more) == 0 {
+		return text
+	}
+	var content Content
+	if text != "" {
+		content = Content{Text(text)}
+	}
+	return append(content, more...)
 }
 
 // requeued is how long a prompt that the CLI has not begun with is left to it
@@ -229,6 +218,16 @@ func (p *process) interrupt(ctx context.Context, t *turn) error {
 		if p.in.isClosed() {
 			return p.signalInterrupt()
 		}
+		if p.waits(t) && p.takeBack(ctx, t) {
+			return nil
+		}
+		if p.waits(t) {
+			// It is being begun with, or becomes part of the turn that goes on.
+			if err := p.pause(ctx, t); err != nil {
+				return err
+			}
+			continue
+		}
 		var answer struct {
 			StillQueued []string `json:"still_queued"`
 		}
@@ -238,11 +237,23 @@ func (p *process) interrupt(ctx context.Context, t *turn) error {
 		if !slices.Contains(answer.StillQueued, t.id) {
 			return nil
 		}
-		select {
-		case <-time.After(requeued):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := p.pause(ctx, t); err != nil {
+			return err
 		}
+	}
+}
+
+// pause waits a little for a turn to begin.
+func (p *process) pause(ctx context.Context, t *turn) error {
+	timer := time.NewTimer(requeued)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-t.over:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -269,6 +280,22 @@ func (p *process) unlessOver(t *turn, err error) error {
 	default:
 	}
 	return err
+}
+
+// takeBack takes a prompt back that the CLI has not begun with, and reports
+// whether it has.
+func (p *process) takeBack(ctx context.Context, t *turn) bool {
+	var answer struct {
+		Cancelled bool `json:"cancelled"`
+	}
+	err := p.request(ctx, "cancel_async_message", struct {
+		ID string `json:"message_uuid"`
+	}{t.id}, &answer)
+	if err == nil && answer.Cancelled {
+		p.drop(t)
+		return true
+	}
+	return false
 }
 
 // stop interrupts a turn and waits until it is over; a CLI that does not do it

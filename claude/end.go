@@ -44,14 +44,15 @@ func EndOf(err error) End {
 	}
 	var start *StartError
 	var long *LineTooLongError
+	var panicked *PanicError
 	switch {
-	case errors.As(err, &long), errors.Is(err, ErrNotReading), errors.Is(err, errFlood):
+	case errors.As(err, &panicked), errors.As(err, &long), errors.Is(err, ErrNotReading), errors.Is(err, errFlood):
 		return EndAgentError
 	case errors.Is(err, sandbox.ErrUnavailable):
 		return EndProviderLost
 	case errors.Is(err, sandbox.ErrEnded):
 		return EndUnknown
-	case errors.Is(err, context.Canceled), errors.Is(err, ErrClosed):
+	case errors.Is(err, context.Canceled), errors.Is(err, ErrClosed), errors.Is(err, ErrTakenBack):
 		return EndCancelled
 	case errors.Is(err, errSlowStart):
 		return EndAgentError

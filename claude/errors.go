@@ -14,10 +14,14 @@ var (
 	ErrNoResult = errors.New("claude: the stream ended without a result")
 	// ErrClosed: the stream or session was closed here first.
 	ErrClosed = errors.New("claude: closed")
-	// ErrBusy: the session's turn before has not ended.
-	ErrBusy = errors.New("claude: the session's last turn has not ended")
-	// ErrSessionInUse: this process already has the conversation open in that
-	// sandbox. The CLI does not notice two who write to one conversation.
+	// ErrTakenBack: the prompt was interrupted before Claude began with it. The
+	// error is an *EndError.
+	ErrTakenBack = errors.New("claude: the prompt was taken back before Claude began with it")
+	// ErrNoOutput: the turn ended without the output that Options.OutputSchema
+	// asks for. The error is a *ResultError.
+	ErrNoOutput = errors.New("claude: the turn ended without structured output")
+	// ErrSessionInUse: the conversation is open in that sandbox already, by this
+	// process or another. The CLI does not notice two who write to one.
 	ErrSessionInUse = errors.New("claude: the conversation is in use")
 	// ErrUnknownConversation: the conversation to resume is not in the sandbox.
 	ErrUnknownConversation = errors.New("claude: no such conversation in the sandbox")
@@ -143,8 +147,38 @@ const (
 	KindOverloaded     Kind = "overloaded"     // the model's API is too busy (529, 503)
 	KindInvalid        Kind = "invalid"        // the model's API refused the request (400, 404, 413)
 	KindAPI            Kind = "api"            // the model's API failed in another way, or was not reached
+	KindNoOutput       Kind = "no_output"      // the output of Options.OutputSchema is missing
 	KindExecution      Kind = "execution"      // anything else that the CLI reports
 )
+
+// isAPI reports whether the model's API has failed.
+func (k Kind) isAPI() bool {
+	switch k {
+	case KindAuthentication, KindRateLimit, KindOverloaded, KindInvalid, KindAPI:
+		return true
+	}
+	return false
+}
+
+// APIError is a failure of the model's API that ended a turn, as a part of the
+// *ResultError.
+type APIError struct {
+	Status  int    // the HTTP status; 0 where there was no answer
+	Kind    Kind   // such as KindRateLimit
+	Message string // the CLI's words
+}
+
+func (e *APIError) Error() string {
+	if e.Status == 0 {
+		return "the model's API: " + e.Message
+	}
+	return fmt.Sprintf("the model's API: HTTP status %d: %s", e.Status, e.Message)
+}
+
+// Temporary reports whether the same request may succeed later.
+func (e *APIError) Temporary() bool {
+	return e.Kind == KindRateLimit || e.Kind == KindOverloaded || e.Kind == KindAPI
+}
 
 // ResultError is a turn that ended with a result that says it failed. One that
 // was interrupted because a context ended matches that context's error.
@@ -152,16 +186,15 @@ type ResultError struct {
 	Kind Kind
 	// Result is the whole result, with what the turn cost.
 	Result *ResultMessage
-	// Err is the context's error when its end is why the turn was stopped.
+	// Err is the context's error when its end is why the turn was stopped, an
+	// *APIError when the model's API failed, ErrNoOutput where output is missing,
+	// and otherwise nil.
 	Err error
 }
 
 func (e *ResultError) Error() string {
 	text := "claude: the turn failed (" + string(e.Kind) + ")"
-	if e.Result.APIStatus != 0 {
-		text += fmt.Sprintf(": HTTP status %d", e.Result.APIStatus)
-	}
-	if words := e.Result.words(); words != "" {
+	if words := e.Result.words(); words != "" && !e.Kind.isAPI() {
 		text += ": " + words
 	}
 	if e.Err != nil {
@@ -176,9 +209,5 @@ func (e *ResultError) Unwrap() error { return e.Err }
 // Temporary reports whether the same prompt may succeed later: the model's API
 // was too busy, or failed on its own account.
 func (e *ResultError) Temporary() bool {
-	switch e.Kind {
-	case KindRateLimit, KindOverloaded, KindAPI:
-		return true
-	}
-	return false
+	return e.Kind == KindRateLimit || e.Kind == KindOverloaded || e.Kind == KindAPI
 }

@@ -60,7 +60,7 @@ func ExampleQuery() {
 
 // What Claude does, as it does it.
 func ExampleStream_Messages() {
-	var st *claude.Stream // from Query or Session.Send
+	var st *claude.Stream // from Query or Session.Query
 	for msg, err := range st.Messages() {
 		if err != nil {
 			log.Fatal(err)
@@ -91,7 +91,7 @@ func ExampleClient_NewSession() {
 		log.Fatal(err)
 	}
 	for _, prompt := range []string{"find the failing test", "now fix it"} {
-		turn, err := session.Send(ctx, prompt)
+		turn, err := session.Query(ctx, prompt)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func ExampleClient_NewSession() {
 
 // A turn that failed says why, and what it cost.
 func ExampleResultError() {
-	var st *claude.Stream // from Query or Session.Send
+	var st *claude.Stream // from Query or Session.Query
 	_, err := st.Result()
 	var failed *claude.ResultError
 	switch {

@@ -3,6 +3,7 @@ package claude
 import (
 	"context"
 	"errors"
+	"io"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -13,15 +14,28 @@ import (
 
 // failure is the error of a turn with this result; nil if it succeeded. cause
 // is the context's error if its end stopped the turn.
-func (r *ResultMessage) failure(cause error) error {
-	if !r.IsError && !strings.HasPrefix(r.subtype, "error") {
+func (r *ResultMessage) failure(cause error, opts *Options) error {
+	if r.succeeded() {
+		if opts.OutputSchema != nil && r.StructuredOutput == nil && r.Origin != originTask {
+			return &ResultError{Kind: KindNoOutput, Result: r, Err: ErrNoOutput}
+		}
 		return nil
 	}
 	e := &ResultError{Kind: r.kind(), Result: r}
-	if e.Kind == KindInterrupted {
+	switch {
+	case e.Kind == KindInterrupted:
 		e.Err = cause
+	case e.Kind == KindNoOutput:
+		e.Err = ErrNoOutput
+	case e.Kind.isAPI():
+		e.Err = &APIError{Status: r.APIStatus, Kind: e.Kind, Message: r.words()}
 	}
 	return e
+}
+
+// succeeded: the CLI reports a failure of the API as a success that is an error.
+func (r *ResultMessage) succeeded() bool {
+	return !r.IsError && !strings.HasPrefix(r.subtype, "error") && r.TerminalReason != "api_error"
 }
 
 // kind reads the reason off the fields that version 2.1.328 was seen to use.
@@ -33,6 +47,8 @@ func (r *ResultMessage) kind() Kind {
 		return KindMaxTurns
 	case r.subtype == "error_max_budget_usd":
 		return KindBudget
+	case r.subtype == "error_max_structured_output_retries":
+		return KindNoOutput
 	}
 	switch status := r.APIStatus; {
 	case status == 401, status == 403:
@@ -107,9 +123,14 @@ type stderrTail struct {
 	mu  sync.Mutex
 	buf []byte
 	cut bool // something came before buf
+
+	also io.Writer // is given everything, if not nil
 }
 
 func (t *stderrTail) Write(p []byte) (int, error) {
+	if t.also != nil {
+		_, _ = t.also.Write(p) // a caller that loses its log keeps its run
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)

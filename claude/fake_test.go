@@ -71,7 +71,9 @@ func (b *fakeBox) Start(_ context.Context, e *driver.Exec) (driver.Process, erro
 	if b.play == nil {
 		return nil, fmt.Errorf("%s: %w", e.Args[0], exec.ErrNotFound)
 	}
-	c := &fakeCLI{args: e.Args, env: e.Env, box: b, ended: make(chan struct{}), signals: make(chan driver.Signal, 8)}
+	// The program comes behind the script that locks the conversation.
+	args := e.Args[5:]
+	c := &fakeCLI{args: args, env: e.Env, box: b, ended: make(chan struct{}), signals: make(chan driver.Signal, 8)}
 	c.inR, c.inW = io.Pipe()
 	c.outR, c.outW = b.pipe()
 	c.errR, c.errW = io.Pipe()

@@ -5,9 +5,14 @@ import (
 	"sync"
 )
 
-// replyLimit is how many bytes of answers may wait for the CLI to read them. It
-// asks a few questions in a run, of some hundred bytes.
-const replyLimit = 1 << 20
+const (
+	// replyLimit is how many bytes of answers may wait for the CLI to read them
+	// when a question is refused. It asks a few in a run, of some hundred bytes.
+	replyLimit = 1 << 20
+	// answerLimit is the same when a callback has answered: what a tool of this
+	// process gives may be long.
+	answerLimit = 256 << 20
+)
 
 // input writes lines to the CLI's standard input in the background: a CLI that
 // waits for us to read must not be waited for.
@@ -40,10 +45,10 @@ func (in *input) write(line []byte) {
 
 // reply is write for an answer to the CLI, which may ask without ever reading:
 // once too much waits, nothing is added and the error is ErrNotReading.
-func (in *input) reply(line []byte) error {
+func (in *input) reply(line []byte, limit int) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.replies+len(line) > replyLimit {
+	if in.replies+len(line) > limit {
 		return ErrNotReading
 	}
 	in.add(inputLine{data: line, reply: true})

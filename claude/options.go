@@ -1,8 +1,12 @@
 package claude
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
 )
 
 // PermissionMode says what Claude may do without asking. The words are the CLI's.
@@ -10,8 +14,8 @@ type PermissionMode string
 
 // The permission modes. The zero value is the CLI's default.
 const (
-	// PermissionDefault asks for what its rules do not allow. Nobody answers
-	// in a sandbox, so that what would be asked is denied.
+	// PermissionDefault asks for what its rules do not allow. Without
+	// Options.CanUseTool nobody answers, so that what would be asked is denied.
 	PermissionDefault PermissionMode = "default"
 	// PermissionAcceptEdits allows edits of files below the working directory.
 	PermissionAcceptEdits PermissionMode = "acceptEdits"
@@ -24,7 +28,51 @@ const (
 	// that it is in one (IS_SANDBOX=1), without which it refuses this mode to
 	// root; in one that is not, add that to Env yourself if you mean it.
 	PermissionBypass PermissionMode = "bypassPermissions"
+	// PermissionAuto has a model decide, and asks where that cannot.
+	PermissionAuto PermissionMode = "auto"
 )
+
+// Thinking says how much the model thinks before it answers.
+type Thinking struct {
+	// Mode is "adaptive", "enabled" or "disabled". Empty means the CLI's default,
+	// or "enabled" where Budget is set.
+	Mode string
+	// Budget is the most tokens for thinking, for models that take one.
+	Budget int
+	// Display is "summarized" or "omitted". Empty means the CLI's default.
+	Display string
+}
+
+// Agent is a subagent that Claude may start, or that leads the conversation.
+type Agent struct {
+	// Description says when to use it, Prompt is its system prompt. Both are required.
+	Description string `json:"description"`
+	Prompt      string `json:"prompt"`
+	// Tools are those it has; nil means all of its parent's.
+	Tools           []string `json:"tools,omitempty"`
+	DisallowedTools []string `json:"disallowedTools,omitempty"`
+	// Model is an alias or a name; empty or "inherit" means the parent's.
+	Model string `json:"model,omitempty"`
+	// MCPServers are names of Options.MCPServers.
+	MCPServers     []string       `json:"mcpServers,omitempty"`
+	Skills         []string       `json:"skills,omitempty"`
+	InitialPrompt  string         `json:"initialPrompt,omitempty"`
+	MaxTurns       int            `json:"maxTurns,omitempty"`
+	Background     bool           `json:"background,omitempty"`
+	Memory         string         `json:"memory,omitempty"` // "user", "project" or "local"
+	Effort         string         `json:"effort,omitempty"`
+	PermissionMode PermissionMode `json:"permissionMode,omitempty"`
+}
+
+// Plugin is a plugin in a directory of the sandbox.
+type Plugin struct {
+	Path string
+	// NoMCP leaves its MCP servers out.
+	NoMCP bool
+}
+
+// AllSkills as Options.Skills enables every skill there is.
+var AllSkills = []string{"*"}
 
 // Defaults of Options.
 const (
@@ -43,28 +91,122 @@ type Options struct {
 	// Model is an alias such as "sonnet" or a model's full name. Empty means
 	// the CLI's default.
 	Model string
+	// FallbackModel is asked where Model is overloaded; several are separated by
+	// commas. Empty means none.
+	FallbackModel string
+	// Thinking is how much the model thinks.
+	Thinking Thinking
+	// Effort is "low", "medium", "high", "xhigh" or "max". Empty means the CLI's default.
+	Effort string
+	// Betas are features of the API to switch on, such as "context-1m-2025-08-07".
+	Betas []string
+	// TaskBudget is how many tokens the model is told it has. 0 means that it is
+	// not told any.
+	TaskBudget int
+
 	// SystemPrompt replaces the CLI's system prompt. Empty keeps it.
 	SystemPrompt string
 	// AppendSystemPrompt is added to the system prompt.
 	AppendSystemPrompt string
+	// ExcludeDynamicSections keeps what differs between users out of the CLI's
+	// system prompt, so that it is cached for all; the model is told it in the
+	// first message.
+	ExcludeDynamicSections bool
+	// FreshSystemPrompt makes the system prompt anew for every request; otherwise
+	// a conversation keeps the one it began with.
+	FreshSystemPrompt bool
+	// PlanInstructions replace how PermissionPlan works.
+	PlanInstructions string
+
+	// Tools are the CLI's own tools that Claude has. nil means all, an empty
+	// slice none.
+	Tools []string
 	// AllowedTools are rules for what Claude may do without asking, such as
 	// "Read" or "Bash(git *)". They do not take tools away.
 	AllowedTools []string
 	// DisallowedTools are rules for what Claude may not do; a bare name takes
 	// the tool away.
 	DisallowedTools []string
+	// ToolAliases are tools that are used in the place of others, by the others'
+	// names, such as "Bash" for "mcp__remote__bash".
+	ToolAliases map[string]string
 	// PermissionMode is what Claude may do without asking. Empty means the
-	// CLI's default, in which nearly everything that changes something is denied.
+	// CLI's default, in which nearly everything that changes something is asked
+	// for, or denied where CanUseTool is nil.
 	PermissionMode PermissionMode
+	// CanUseTool is asked for what neither rules nor the mode decide. It is called
+	// for several uses at once; its context ends when the CLI withdraws the
+	// question, and with the run. An error denies. nil asks nobody.
+	CanUseTool func(ctx context.Context, use *ToolRequest) (*Permission, error)
+	// Hooks are called when something happens. A function that panics ends the
+	// run as a *PanicError, as one of the other callbacks here.
+	Hooks map[HookEvent][]Hook
+	// MCPServers are tools for Claude, by the servers' names.
+	MCPServers map[string]MCPServer
+	// StrictMCP leaves out MCP servers that files in the sandbox name.
+	StrictMCP bool
+	// OnElicitation is asked what MCP servers ask the user. nil declines. Version
+	// 2.1.328 passes on what servers with a Command or a URL ask, not those of
+	// this process.
+	OnElicitation func(ctx context.Context, e *Elicitation) (*ElicitationAnswer, error)
+	// OnUserDialog is asked what the CLI asks the user, of one of DialogKinds; the
+	// answer is encoded as JSON, and nil is a dialog that was dismissed.
+	OnUserDialog func(ctx context.Context, d *UserDialog) (any, error)
+	// DialogKinds are what OnUserDialog can ask, such as "refusal_fallback_prompt".
+	DialogKinds []string
+
+	// Agents are subagents that Claude may start, by name. Agent is the one that
+	// leads the conversation; empty means Claude itself.
+	Agents map[string]Agent
+	Agent  string
+	// Skills are those that Claude may use: AllSkills, or names. nil leaves it to
+	// the CLI.
+	Skills []string
+	// Plugins are loaded beside those that the sandbox's settings name.
+	Plugins []Plugin
+	// Settings are encoded as JSON and count before the settings files. nil
+	// means none. https://code.claude.com/docs/en/settings
+	Settings any
+	// SettingSources are the settings files that count: "user", "project" and
+	// "local". nil means all, an empty slice none.
+	SettingSources []string
+	// ExtraDirs are directories that Claude may work in beside Dir.
+	ExtraDirs []string
+	// ProjectConfigRoot is the checkout whose project settings count, where Dir
+	// is a worktree of it. Empty means Dir.
+	ProjectConfigRoot string
+
+	// OutputSchema makes the model give its answer as JSON of this schema, in
+	// ResultMessage.StructuredOutput; a turn that ends without it is a *ResultError
+	// of kind KindNoOutput. QueryAs derives it from a Go type. nil means words.
+	OutputSchema *jsonschema.Schema
+
 	// MaxTurns limits the turns of the model for one prompt; reaching it is a
 	// *ResultError of kind KindMaxTurns. 0 means no limit.
 	MaxTurns int
 	// MaxBudgetUSD ends the run when it has cost so much, as a *ResultError of
 	// kind KindBudget. 0 means no limit.
 	MaxBudgetUSD float64
-	// Partial gives the words while they are made: stream_event messages, and
+
+	// Partial gives the words while they are made: StreamEvent messages, and
 	// Text word by word instead of block by block.
 	Partial bool
+	// HookEvents gives messages about all hooks.
+	HookEvents bool
+	// ReplayPrompts gives the prompts back as UserMessage.
+	ReplayPrompts bool
+	// ForwardSubagentText gives what subagents say and think, beside the tools
+	// they use.
+	ForwardSubagentText bool
+	// AgentProgressSummaries gives a line about what subagents do, every half
+	// minute.
+	AgentProgressSummaries bool
+	// PromptSuggestions gives what the user may say next, behind a result.
+	PromptSuggestions bool
+	// VerbatimPrompts passes prompts on as they are: "@" names no file and "/"
+	// no command. Use it for prompts that are put together from what users did
+	// not type.
+	VerbatimPrompts bool
 	// MaxLine is the longest line of the CLI that is kept, in bytes with its
 	// newline: a line is held in memory until it is whole, and what runs in the
 	// sandbox may write one without end. A longer one is passed over and told as
@@ -74,11 +216,28 @@ type Options struct {
 	MaxLine int64
 
 	// Resume is the id of a conversation to go on with. Its file must be in the
-	// sandbox, where the CLI left it. Empty begins a new one.
+	// sandbox, where the CLI left it or Client.ImportSession has put it. Empty
+	// begins a new one.
 	Resume string
+	// Continue resumes the conversation in Dir in which something was said last;
+	// where there is none the error matches ErrUnknownConversation.
+	Continue bool
+	// ResumeAt leaves out what was said after the message with that UUID.
+	ResumeAt string
 	// Fork makes Resume begin a new conversation with the old one's history,
 	// under a new id.
 	Fork bool
+	// SessionID is the id of a new conversation, a UUID. Empty means a random one.
+	SessionID string
+	// Title is that of a new conversation. Empty means what the CLI makes up.
+	Title string
+	// Ephemeral keeps no conversation: it cannot be resumed.
+	Ephemeral bool
+	// FileCheckpointing keeps what files were like, for Session.RewindFiles.
+	FileCheckpointing bool
+	// TasksSurviveInterrupt keeps work in the background going when a turn is
+	// interrupted; Session.StopTask ends it.
+	TasksSurviveInterrupt bool
 
 	// Dir is the directory the CLI works in, absolute inside the sandbox.
 	// Empty means Sandbox.Dir.
@@ -91,8 +250,11 @@ type Options struct {
 	// the CLI to the environment it finds.
 	Endpoint Endpoint
 	// ExtraArgs are added to the CLI's arguments as they are, such as
-	// "--effort=high". Every process in the sandbox can read them.
+	// "--debug-file=/tmp/debug". Every process in the sandbox can read them.
 	ExtraArgs []string
+	// Stderr is given what the CLI writes to stderr, from one goroutine. nil
+	// keeps its end for errors only.
+	Stderr io.Writer
 	// CLIPath is the program inside the sandbox, a path or a name on its PATH.
 	// Empty means CLITarget if that is there, else "claude".
 	CLIPath string

@@ -3,7 +3,6 @@ package claude
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,8 @@ const (
 	cleanupTimeout = 10 * time.Second
 	// closeGrace is how long a CLI that has nothing left to do may take to end.
 	closeGrace = 3 * time.Second
+	// termGrace is how long it may take to end after SIGTERM.
+	termGrace = 2 * time.Second
 	// interruptTimeout is how long a turn may take to stop before it is killed.
 	interruptTimeout = 10 * time.Second
 )
@@ -28,7 +29,9 @@ type process struct {
 	opts    *Options
 	oneShot bool // the process ends with its one turn
 	cmd     *sandbox.Cmd
+	ctx     context.Context         // of the run
 	cancel  context.CancelCauseFunc // kills every process of the run
+	host    *host
 	in      *input
 	stderr  stderrTail
 	secrets []string
@@ -37,13 +40,19 @@ type process struct {
 	mu      sync.Mutex
 	id      string // the conversation's
 	queue   *queue // where lines go
-	turn    *turn  // nil between turns
+	turns   []*turn // the first goes on, the others wait
 	holds   int    // reasons for which lines must flow, read or not
 	replies map[string]chan reply
 	lastReq int
 	unasked *ResultMessage // a result that no turn asked for: why the CLI does not start
 
+	// What WaitIdle waits for.
+	tasks   []BackgroundTask
+	state   string        // the CLI's; "" until it says one
+	changed chan struct{} // closed and made anew when something has changed
+
 	background *time.Timer // ends a run that has its result
+	info       ServerInfo  // to be read once it has started
 
 	started atomic.Bool // it has answered
 	done    chan struct{}
@@ -56,9 +65,15 @@ func start(ctx context.Context, sb *sandbox.Sandbox, opts *Options, oneShot bool
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
+	opts, err := opts.resolveContinue(ctx, sb)
+	if err != nil {
+		return nil, err
+	}
 	id, newID := opts.Resume, ""
 	if id == "" || opts.Fork {
-		newID = newUUID()
+		if newID = opts.SessionID; newID == "" {
+			newID = newUUID()
+		}
 		id = newID
 	}
 	unlock, err := lockConversation(sb.ID(), id)
@@ -67,9 +82,11 @@ func start(ctx context.Context, sb *sandbox.Sandbox, opts *Options, oneShot bool
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &process{
-		sb: sb, opts: opts, oneShot: oneShot, cancel: cancel, in: newInput(), id: id, queue: newQueue(false),
-		replies: map[string]chan reply{}, done: make(chan struct{}), secrets: opts.secrets(), release: []func(){unlock},
+		sb: sb, opts: opts, oneShot: oneShot, ctx: ctx, cancel: cancel, in: newInput(), id: id, queue: newQueue(false),
+		replies: map[string]chan reply{}, done: make(chan struct{}), changed: make(chan struct{}),
+		secrets: opts.secrets(), release: []func(){unlock},
 	}
+	p.host = newHost(p)
 	if err := p.launch(ctx, newID); err != nil {
 		p.letGo()
 		cancel(err)
@@ -96,8 +113,10 @@ func (p *process) launch(ctx context.Context, newID string) error {
 	if err != nil {
 		return err
 	}
-	p.cmd = p.sb.Command(ctx, program, p.opts.args(newID)...)
+	args := locked(p.id, program, p.opts.args(newID))
+	p.cmd = p.sb.Command(ctx, args[0], args[1:]...)
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr = env, p.opts.Dir, &p.stderr
+	p.stderr.also = p.opts.Stderr
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -151,6 +170,7 @@ func (p *process) run(stdout io.Reader) {
 	waitErr := p.cmd.Wait()
 	p.in.close()
 	<-p.in.done
+	p.endCallbacks()
 	p.letGo()
 	p.finish(errors.Join(waitErr, readErr))
 	p.cancel(ErrClosed)
@@ -165,10 +185,12 @@ func (p *process) letGo() {
 
 // finish tells everybody who waits that the CLI has ended.
 func (p *process) finish(err error) {
+	err = lockError(err, p.stderr.String())
 	end := &EndError{Err: err, Stderr: redact(p.stderr.String(), p.secrets)}
 	var exit *sandbox.ExitError
 	if errors.As(err, &exit) {
 		exit.Stderr = []byte(redact(string(exit.Stderr), p.secrets))
+		exit.Args = exit.Args[min(len(exit.Args), lockedArgs):]
 	}
 	if err != nil {
 		end.SandboxEnd = p.sandboxEnd()
@@ -179,11 +201,16 @@ func (p *process) finish(err error) {
 	if p.background != nil {
 		p.background.Stop()
 	}
-	if p.turn != nil {
-		p.endTurn()
-	}
+	p.endTurns(func(*turn, bool) bool { return true })
 	p.queue.end()
 	close(p.done)
+	p.wake()
+}
+
+// wake tells WaitIdle that something has changed. The caller holds mu.
+func (p *process) wake() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // sandboxEnd is how the sandbox ended; "" if it has not, or nobody knows.
@@ -203,15 +230,27 @@ func (p *process) kill(cause error) {
 	<-p.done
 }
 
-// wind lets the CLI end by itself, for a while, and then kills it.
+// wind lets the CLI end by itself, for a while, then asks it to, and at last
+// kills it and what came from it.
 func (p *process) wind(grace time.Duration) {
 	p.in.close()
+	if p.endsWithin(grace) {
+		return
+	}
+	_ = p.cmd.Signal(sandbox.SIGTERM) // what matters is whether it ends
+	if !p.endsWithin(termGrace) {
+		p.kill(ErrClosed)
+	}
+}
+
+func (p *process) endsWithin(grace time.Duration) bool {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-p.done:
+		return true
 	case <-timer.C:
-		p.kill(ErrClosed)
+		return false
 	}
 }
 
@@ -235,15 +274,4 @@ func (p *process) sessionID() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.id
-}
-
-// conversations are those that this process has open, by sandbox and id.
-var conversations sync.Map
-
-func lockConversation(sandboxID, id string) (unlock func(), err error) {
-	key := [2]string{sandboxID, id}
-	if _, taken := conversations.LoadOrStore(key, true); taken {
-		return nil, fmt.Errorf("%w: %s", ErrSessionInUse, id)
-	}
-	return func() { conversations.Delete(key) }, nil
 }

@@ -62,11 +62,9 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry
 			if err := flush(); err != nil {
 				return batch, err
 			}
-			p.sawResult(result)
+			p.sawResult(&e, result)
 		default:
-			if e.env.typ == typeSystem && e.env.subtype == "init" {
-				p.sawSession(e.env.session)
-			}
+			p.saw(&e)
 			batch = append(batch, e)
 		}
 	}
@@ -92,48 +90,81 @@ func (p *process) current() *queue {
 	return p.queue
 }
 
-// sawSession notes the conversation's id: some commands begin a new one.
-func (p *process) sawSession(id string) {
-	if id == "" {
+// saw looks at a message that says how the CLI is getting on.
+func (p *process) saw(e *entry) {
+	switch e.env.typ {
+	case typeSystem, "command_lifecycle", "conversation_reset":
+	default:
+		return
+	}
+	if e.env.typ == typeSystem && e.env.subtype != "init" && e.env.subtype != "background_tasks_changed" && e.env.subtype != "session_state_changed" {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.id = id
+	switch m := e.message().(type) {
+	case *InitMessage:
+		if id := m.SessionID(); id != "" { // some commands begin a new one
+			p.id = id
+		}
+	case *ConversationResetMessage:
+		if m.NewConversationID != "" {
+			p.id = m.NewConversationID
+		}
+	case *BackgroundTasksChangedMessage:
+		p.tasks = m.Tasks
+		p.wake()
+	case *SessionStateChangedMessage:
+		p.state = m.State
+		p.wake()
+	case *CommandLifecycleMessage:
+		if m.State == "cancelled" {
+			p.cancelled(m.PromptID)
+		}
+	}
 }
 
-// sawResult notes a result, and ends the turn if it is the turn's.
-func (p *process) sawResult(r *ResultMessage) {
+// cancelled ends a turn that waits and whose prompt the CLI has dropped. One that
+// has begun ends with its result. The caller holds mu.
+func (p *process) cancelled(promptID string) {
+	p.endTurns(func(t *turn, first bool) bool {
+		if first || t.id != promptID {
+			return false
+		}
+		t.dropped = true
+		return true
+	})
+}
+
+// sawResult notes a result, and ends the turns whose it is. The line has gone to
+// the stream of the first turn.
+func (p *process) sawResult(e *entry, r *ResultMessage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := p.turn
-	if t == nil {
+	if len(p.turns) == 0 {
 		p.unasked = r
 		return
 	}
-	ends := t.endedBy(r)
-	if p.oneShot || ends {
+	if t := p.turns[0]; p.oneShot {
 		t.result = r
+		if t.endedBy(r, true) {
+			// The turn goes on until the CLI has ended: with work in the
+			// background it has more to say.
+			p.in.close()
+			p.boundBackground()
+		}
+		return
 	}
-	switch {
-	case !ends:
-	case p.oneShot:
-		// The turn goes on until the CLI has ended: with work in the
-		// background it has more to say.
-		p.in.close()
-		p.boundBackground()
-	default:
-		p.endTurn()
-	}
-}
-
-// endTurn ends the turn's stream. What comes after it waits for the next turn.
-// The caller holds mu.
-func (p *process) endTurn() {
-	p.queue.end()
-	close(p.turn.over)
-	p.turn = nil
-	p.queue = newQueue(p.holds > 0)
+	p.endTurns(func(t *turn, first bool) bool {
+		if !t.endedBy(r, first) {
+			return false
+		}
+		t.result = r
+		if !first { // which became part of another turn
+			_ = t.queue.push([]entry{*e}) // it is empty
+		}
+		return true
+	})
 }
 
 // boundBackground bounds how long work in the background may go on after the

@@ -130,7 +130,7 @@ func FuzzDecode(f *testing.F) {
 		new(words).of(&e)
 		switch m := m.(type) {
 		case *ResultMessage:
-			_ = m.failure(nil)
+			_ = m.failure(nil, &Options{})
 		case *UserMessage:
 			_ = m.Content()
 		case *AssistantMessage:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func session(t *testing.T, play func(c *fakeCLI)) *claude.Session {
 
 func send(t *testing.T, s *claude.Session, prompt string) *claude.Stream {
 	t.Helper()
-	st, err := s.Send(t.Context(), prompt)
+	st, err := s.Query(t.Context(), prompt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,27 +60,68 @@ func TestTurns(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Send(t.Context(), "four"); !errors.Is(err, claude.ErrClosed) && !errors.Is(err, claude.ErrNoResult) {
+	if _, err := s.Query(t.Context(), "four"); !errors.Is(err, claude.ErrClosed) && !errors.Is(err, claude.ErrNoResult) {
 		t.Errorf("Send after Close: %v", err)
 	}
 }
 
-func TestBusy(t *testing.T) {
-	release := make(chan struct{})
+// Prompts that come while a turn goes on: one becomes part of the turn, the other
+// has its own.
+func TestQueuedPrompts(t *testing.T) {
 	s := session(t, func(c *fakeCLI) {
 		c.answer(c.read(), "{}")
-		id, _ := c.prompt()
-		<-release
-		c.result(id, "")
+		one, _ := c.prompt()
+		two, _ := c.prompt()
+		three, _ := c.prompt()
+		c.write(`{"type":"assistant"}` + "\n")
+		c.write(`{"type":"result","subtype":"success","result":"both","user_message_uuids":[%q,%q]}`+"\n", one, two)
+		c.write(`{"type":"system","subtype":"init","session_id":"s"}` + "\n")
+		c.result(three, `,"result":"alone"`)
 		c.drain()
 	})
-	st := send(t, s, "one")
-	if _, err := s.Send(t.Context(), "two"); !errors.Is(err, claude.ErrBusy) {
-		t.Errorf("Send during a turn: %v, want ErrBusy", err)
+	var streams []*claude.Stream
+	for _, prompt := range []string{"one", "two", "three"} {
+		streams = append(streams, send(t, s, prompt))
 	}
-	close(release)
-	if _, err := st.Result(); err != nil {
-		t.Error(err)
+	for i, want := range []string{"assistant result/success: both", "result/success: both", "system/init result/success: alone"} {
+		types, err := gather(streams[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := streams[i].Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(types, " ") + ": " + res.Text; got != want {
+			t.Errorf("stream %d gave %q, want %q", i, got, want)
+		}
+		if !slices.Contains(res.PromptIDs, streams[i].PromptID()) {
+			t.Errorf("the result of stream %d is for the prompts %q", i, res.PromptIDs)
+		}
+	}
+}
+
+// A prompt that waits is taken back, not the turn before it interrupted.
+func TestTakeBack(t *testing.T) {
+	s := session(t, func(c *fakeCLI) {
+		c.answer(c.read(), "{}")
+		one, _ := c.prompt()
+		two, _ := c.prompt()
+		request := c.read()
+		body, _ := request["request"].(map[string]any)
+		c.answer(request, fmt.Sprintf(`{"cancelled":%v}`, body["subtype"] == "cancel_async_message" && body["message_uuid"] == two))
+		c.result(one, "")
+		c.drain()
+	})
+	first, second := send(t, s, "one"), send(t, s, "two")
+	if err := second.Interrupt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Result(); !errors.Is(err, claude.ErrTakenBack) || claude.EndOf(err) != claude.EndCancelled {
+		t.Errorf("the second: %v (%s), want ErrTakenBack", err, claude.EndOf(err))
+	}
+	if _, err := first.Result(); err != nil {
+		t.Errorf("the first: %v", err)
 	}
 }
 
@@ -177,7 +219,7 @@ func TestInterrupt(t *testing.T) {
 func TestContextOfSendInterruptsTheTurn(t *testing.T) {
 	s := session(t, interruptible)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	st, err := s.Send(ctx, "x")
+	st, err := s.Query(ctx, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +238,7 @@ func TestBreakInterruptsTheTurn(t *testing.T) {
 	for range send(t, s, "x").Messages() {
 		break
 	}
-	st := send(t, s, "y") // the turn before is over, or this is ErrBusy
+	st := send(t, s, "y")
 	if err := st.Close(); err != nil {
 		t.Error(err)
 	}
@@ -264,7 +306,7 @@ func TestSessionThatDies(t *testing.T) {
 	if _, err := send(t, s, "x").Result(); !errors.Is(err, claude.ErrNoResult) {
 		t.Errorf("Result: %v, want ErrNoResult", err)
 	}
-	if _, err := s.Send(t.Context(), "y"); !errors.Is(err, claude.ErrNoResult) {
+	if _, err := s.Query(t.Context(), "y"); !errors.Is(err, claude.ErrNoResult) {
 		t.Errorf("Send: %v, want the end of the CLI", err)
 	}
 	if err := s.SetModel(t.Context(), "opus"); err == nil {

@@ -60,6 +60,10 @@ func (s *Stream) interruptAfter(ctx context.Context) {
 // SessionID is the conversation's id: what Options.Resume takes.
 func (s *Stream) SessionID() string { return s.p.sessionID() }
 
+// PromptID is the prompt's own id, as ResultMessage.PromptIDs and
+// Session.RewindFiles have it.
+func (s *Stream) PromptID() string { return s.t.id }
+
 // use reports whether the stream may be read in a way.
 func (s *Stream) use(way string) error {
 	if s.way == "" {

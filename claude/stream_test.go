@@ -380,7 +380,7 @@ func TestWhatIsSent(t *testing.T) {
 	if strings.Contains(args, "brief") || strings.Contains(args, "do it") {
 		t.Errorf("the arguments show the prompts: %q", args)
 	}
-	if got.request["systemPrompt"] != "be brief" || got.request["appendSystemPrompt"] != "be kind" {
+	if fmt.Sprint(got.request["systemPrompt"]) != "[be brief]" || got.request["appendSystemPrompt"] != "be kind" {
 		t.Errorf("initialize has %v", got.request)
 	}
 	env := strings.Join(got.env, " ")
