@@ -129,7 +129,7 @@ func (p *process) send(line any) error {
 func (p *process) control(line *envelope) error {
 	switch line.typ {
 	case typeControlResponse:
-		p.answered(line)
+		p.replied(line)
 	case typeControlRequest:
 		return p.asks(line)
 	case typeControlCancel:
@@ -138,7 +138,7 @@ func (p *process) control(line *envelope) error {
 	return nil
 }
 
-func (p *process) answered(m *envelope) {
+func (p *process) replied(m *envelope) {
 	var line struct {
 		Response struct {
 			Subtype   string          `json:"subtype"`

@@ -38,10 +38,10 @@ type process struct {
 	release []func() // what to let go of when the CLI has ended
 
 	mu      sync.Mutex
-	id      string // the conversation's
-	queue   *queue // where lines go
+	id      string  // the conversation's
+	queue   *queue  // where lines go
 	turns   []*turn // the first goes on, the others wait
-	holds   int    // reasons for which lines must flow, read or not
+	holds   int     // reasons for which lines must flow, read or not
 	replies map[string]chan reply
 	lastReq int
 	unasked *ResultMessage // a result that no turn asked for: why the CLI does not start
@@ -51,6 +51,8 @@ type process struct {
 	state   string        // the CLI's; "" until it says one
 	changed chan struct{} // closed and made anew when something has changed
 
+	answered   bool        // the one turn's result has come
+	idling     *time.Timer // ends the input of a run that has its result
 	background *time.Timer // ends a run that has its result
 	info       ServerInfo  // to be read once it has started
 
@@ -198,8 +200,10 @@ func (p *process) finish(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.end = end
-	if p.background != nil {
-		p.background.Stop()
+	for _, timer := range []*time.Timer{p.background, p.idling} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	p.endTurns(func(*turn, bool) bool { return true })
 	p.queue.end()
@@ -267,6 +271,13 @@ func (p *process) unhold() {
 	defer p.mu.Unlock()
 	p.holds--
 	p.queue.setFree(p.holds > 0)
+}
+
+// hasAnswered reports whether the one turn's result has come.
+func (p *process) hasAnswered() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answered
 }
 
 // sessionID is the conversation's id, as far as it is known.

@@ -113,9 +113,11 @@ func (p *process) saw(e *entry) {
 		}
 	case *BackgroundTasksChangedMessage:
 		p.tasks = m.Tasks
+		p.endWhenIdle()
 		p.wake()
 	case *SessionStateChangedMessage:
 		p.state = m.State
+		p.endWhenIdle()
 		p.wake()
 	case *CommandLifecycleMessage:
 		if m.State == "cancelled" {
@@ -150,8 +152,9 @@ func (p *process) sawResult(e *entry, r *ResultMessage) {
 		if t.endedBy(r, true) {
 			// The turn goes on until the CLI has ended: with work in the
 			// background it has more to say.
-			p.in.close()
+			p.answered = true
 			p.boundBackground()
+			p.endWhenIdle()
 		}
 		return
 	}
@@ -165,6 +168,20 @@ func (p *process) sawResult(e *entry, r *ResultMessage) {
 		}
 		return true
 	})
+}
+
+// endWhenIdle ends the input of a CLI that has answered its only prompt, when
+// nothing is left to do: it ends itself then. The end of its input earlier would
+// do too, but with work in the background it looks for that only every half
+// minute. The caller holds mu.
+func (p *process) endWhenIdle() {
+	switch {
+	case !p.answered || p.hasTasks():
+	case p.state == "" || p.state == "idle":
+		p.in.close()
+	case p.idling == nil: // it says so at once, as a rule
+		p.idling = time.AfterFunc(closeGrace, p.in.close)
+	}
 }
 
 // boundBackground bounds how long work in the background may go on after the

@@ -109,7 +109,7 @@ func TestRealHooks(t *testing.T) {
 		}}}
 	}
 	opts.Hooks = map[claude.HookEvent][]claude.Hook{
-		claude.HookPreToolUse: note(&claude.HookOutput{Permission: "allow", UpdatedInput: map[string]any{"command": "echo after", "description": "x"}}),
+		claude.HookPreToolUse:  note(&claude.HookOutput{Permission: "allow", UpdatedInput: map[string]any{"command": "echo after", "description": "x"}}),
 		claude.HookPostToolUse: note(nil), claude.HookUserPromptSubmit: note(&claude.HookOutput{Context: "marker-context"}),
 		claude.HookStop: note(nil),
 	}

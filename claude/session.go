@@ -2,6 +2,7 @@ package claude
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/vivarium-go/vivarium/sandbox"
@@ -99,11 +100,14 @@ func (s *Session) WaitIdle(ctx context.Context) error {
 func (p *process) isIdle() (idle bool, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	busy := len(p.turns) > 0 || p.state != "" && p.state != "idle"
-	for _, task := range p.tasks {
-		busy = busy || !task.Ambient
-	}
+	busy := len(p.turns) > 0 || p.state != "" && p.state != "idle" || p.hasTasks()
 	return !busy, p.changed
+}
+
+// hasTasks reports whether work goes on in the background that has an end. The
+// caller holds mu.
+func (p *process) hasTasks() bool {
+	return slices.ContainsFunc(p.tasks, func(t BackgroundTask) bool { return !t.Ambient })
 }
 
 // Close ends the session and its processes: between turns the CLI is left to end

@@ -287,7 +287,7 @@ func (s *Stream) Close() error {
 		switch {
 		case !s.p.oneShot:
 			s.p.stop(s.t)
-		case s.p.in.isClosed(): // it has its result
+		case s.p.hasAnswered():
 			s.p.wind(closeGrace)
 		default:
 			s.p.kill(ErrClosed)
