@@ -7,7 +7,7 @@ BENCHFLAGS ?= -benchtime 5s
 PEERS    := s5cmd restic kopia mc rclone
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: bench-storage bench-storage-scale storage-peers modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples ts-sdk bench-claude
+.PHONY: bench-storage bench-storage-scale storage-peers modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples ts-sdk bench-claude claude-newer
 
 check: precommit lint generate-clean tidy race examples vuln ## all that .ci/run checks
 
@@ -67,6 +67,14 @@ bench-claude: ts-sdk
 	@mkdir -p .tools
 	$(GO) test -run '^TestDeltaAllocations$$' -v -bench 'Decode|LongLines|Latency|Delta' -timeout 30m $(BENCHFLAGS) ./claude | tee .tools/bench-claude.out
 	@echo; grep -o 'FIGURE.*' .tools/bench-claude.out
+
+# The newest CLI through the tests that drive it: they fail on a message that has no type here.
+claude-newer:
+	@mkdir -p .tools/claude-newer
+	npm install --prefix .tools/claude-newer --no-audit --no-fund @anthropic-ai/claude-code@latest
+	.tools/claude-newer/node_modules/@anthropic-ai/claude-code/bin/claude.exe --version
+	VIVARIUM_CLAUDE=$(CURDIR)/.tools/claude-newer/node_modules/@anthropic-ai/claude-code/bin/claude.exe \
+	  $(GO) test -count=1 -timeout 20m -run Real ./claude ./claude/mcpserver
 
 # Each fuzz target FUZZTIME times: a count, as a duration ends some runs with a bare
 # "context deadline exceeded" (golang.org/issue/75804). What is found goes to testdata/fuzz.

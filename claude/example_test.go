@@ -1,6 +1,7 @@
 package claude_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,139 @@ func ExampleClient_NewSession() {
 		log.Fatal(err)
 	}
 	session, err = client.Resume(ctx, id)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+}
+
+// A picture and a document with a prompt.
+func ExampleSession_Query() {
+	var session *claude.Session // from Client.NewSession
+	screenshot, err := os.ReadFile("screenshot.png")
+	if err != nil {
+		log.Fatal(err)
+	}
+	turn, err := session.Query(context.Background(), "what is wrong here?",
+		claude.Image("image/png", screenshot),
+		claude.Document("log", "text/plain", []byte("error: …")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	res, err := turn.Result()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(res.Text)
+}
+
+// The end of a turn is not the end of what it began.
+func ExampleSession_WaitIdle() {
+	ctx := context.Background()
+	var session *claude.Session // from Client.NewSession
+	turn, err := session.Query(ctx, "run the tests in the background")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := turn.Result(); err != nil {
+		log.Fatal(err)
+	}
+	if err := session.WaitIdle(ctx); err != nil { // the tests have run, and Claude has said what came of them
+		log.Fatal(err)
+	}
+}
+
+// What no method is there for.
+func ExampleSession_Control() {
+	var session *claude.Session // from Client.NewSession
+	var cost struct {
+		Text string `json:"text"`
+	}
+	if err := session.Control(context.Background(), "get_session_cost", nil, &cost); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(cost.Text)
+}
+
+// An answer as a Go value.
+func ExampleQueryAs() {
+	type review struct {
+		Verdict string   `json:"verdict" jsonschema:"approve or reject"`
+		Reasons []string `json:"reasons"`
+	}
+	var sb *sandbox.Sandbox // from a Provider
+	r, _, err := claude.QueryAs[review](context.Background(), sb, "review the last commit", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Verdict, r.Reasons)
+}
+
+// The schema of a type, and the output of a turn that followed it.
+func ExampleDecodeOutput() {
+	type place struct {
+		City string `json:"city"`
+	}
+	schema, err := claude.SchemaFor[place]()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(schema.Type, schema.Required)
+	msg, err := claude.Decode([]byte(`{"type":"result","subtype":"success","structured_output":{"city":"Bern"}}`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	p, err := claude.DecodeOutput[place](msg.(*claude.ResultMessage))
+	fmt.Println(p.City, err)
+	// Output:
+	// object [city]
+	// Bern <nil>
+}
+
+// Somebody is asked before Claude does something, and is told what it did.
+func ExampleOptions() {
+	opts := &claude.Options{
+		CanUseTool: func(ctx context.Context, use *claude.ToolRequest) (*claude.Permission, error) {
+			fmt.Println(use.Title, string(use.Input))
+			if use.Tool == "Read" {
+				return claude.Allow(), nil
+			}
+			return claude.Deny("only reading is allowed here"), nil
+		},
+		Hooks: map[claude.HookEvent][]claude.Hook{
+			claude.HookPostToolUse: {{Matcher: "Edit|Write", Func: func(_ context.Context, in *claude.HookInput) (*claude.HookOutput, error) {
+				log.Printf("%s: %s", in.Tool, in.ToolInput)
+				return nil, nil
+			}}},
+		},
+	}
+	var sb *sandbox.Sandbox // from a Provider
+	st, err := claude.Query(context.Background(), sb, "tidy up", opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer st.Close()
+}
+
+// A conversation goes on in another sandbox.
+func ExampleClient_ExportSession() {
+	ctx := context.Background()
+	var before, after *sandbox.Sandbox // from Providers
+	old := claude.NewClient(before, nil)
+	sessions, err := old.ListSessions(ctx)
+	if err != nil || len(sessions) == 0 {
+		log.Fatal("nothing to go on with: ", err)
+	}
+	var archive bytes.Buffer // or a file
+	if err := old.ExportSession(ctx, sessions[0].ID, &archive); err != nil {
+		log.Fatal(err)
+	}
+	client := claude.NewClient(after, nil)
+	id, err := client.ImportSession(ctx, &archive)
+	if err != nil {
+		log.Fatal(err)
+	}
+	session, err := client.Resume(ctx, id)
 	if err != nil {
 		log.Fatal(err)
 	}
