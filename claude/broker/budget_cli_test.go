@@ -50,7 +50,7 @@ func realBox(t *testing.T) *sandbox.Sandbox {
 
 // realRun asks the real CLI in a sandbox something, with as many retries as it
 // makes by itself, through a broker to a scripted model.
-func realRun(t *testing.T, b *broker.Broker, opts broker.TokenOptions) (*claude.Result, error) {
+func realRun(t *testing.T, b *broker.Broker, opts broker.TokenOptions) (*claude.ResultMessage, error) {
 	t.Helper()
 	st, err := claude.Query(t.Context(), realBox(t), "tell me", &claude.Options{
 		Endpoint: claude.Endpoint{Handler: b.With(opts)}, PermissionMode: claude.PermissionBypass,
