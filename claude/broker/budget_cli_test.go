@@ -78,7 +78,7 @@ func realBroker(t *testing.T, script claudetest.Script, observe func(broker.Even
 // What the broker counts is what the CLI says that it used, and what it cost.
 func TestRealCosts(t *testing.T) {
 	var told events
-	tokens := claudetest.Tokens(claudetest.Usage{InputTokens: 123, OutputTokens: 456, CacheReadInputTokens: 7890, CacheCreationInputTokens: 1000})
+	tokens := claudetest.Tokens(claudetest.Usage{InputTokens: 123, OutputTokens: 456, CacheReadInputTokens: 7890, CacheCreationInputTokens: 1000, CacheCreation1hInputTokens: 400, WebSearchRequests: 1})
 	b, _ := realBroker(t, claudetest.Sequence(
 		claudetest.Join(tokens, claudetest.Tool("Bash", map[string]any{"command": "true", "description": "nothing"})),
 		claudetest.Join(tokens, claudetest.Text("done")),
@@ -89,7 +89,7 @@ func TestRealCosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := account.Usage()
-	want := broker.Usage{Requests: 2, Input: 246, Output: 912, CacheRead: 15780, CacheWrite5m: 2000, Cost: broker.Dollars(res.CostUSD)}
+	want := broker.Usage{Requests: 2, Input: 246, Output: 912, CacheRead: 15780, CacheWrite5m: 1200, CacheWrite1h: 800, WebSearches: 2, Cost: broker.Dollars(res.CostUSD)}
 	if got != want {
 		t.Errorf("counted %+v, the CLI says %+v", got, want)
 	}
@@ -112,9 +112,9 @@ func TestRealBudgets(t *testing.T) {
 		script  claudetest.Script
 		limits  broker.Limits
 		outcome broker.Outcome
-		turns   int
+		asked   int // the model
 	}{
-		"between two turns": {claudetest.Join(dear, call), broker.Limits{Tokens: 150_000}, broker.OutcomeRefused, 2},
+		"between two turns": {claudetest.Join(dear, call), broker.Limits{Tokens: 100_001}, broker.OutcomeRefused, 1},
 		"within a stream": {claudetest.Join(claudetest.Text("once "), dear, claudetest.Text(strings.Repeat("upon a time ", 1000)), claudetest.Text("x")),
 			broker.Limits{Tokens: 2000}, broker.OutcomeBudget, 1},
 	} {
@@ -126,15 +126,12 @@ func TestRealBudgets(t *testing.T) {
 				defer mu.Unlock()
 				outcomes[e.Outcome]++
 			})
-			if test.turns == 2 { // the second passes the budget with its first event, so ends with it
-				test.limits.Tokens = 200_002
-			}
 			_, err := realRun(t, b, broker.TokenOptions{Limits: test.limits})
 			if err == nil || !strings.Contains(err.Error(), "of this run is used up") {
 				t.Errorf("got %v, want what the broker says", err)
 			}
-			if n := len(model.Requests(claudetest.Main)); n != test.turns {
-				t.Errorf("the model was asked %d times, want %d", n, test.turns)
+			if n := len(model.Requests(claudetest.Main)); n != test.asked {
+				t.Errorf("the model was asked %d times, want %d", n, test.asked)
 			}
 			mu.Lock()
 			defer mu.Unlock()
