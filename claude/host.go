@@ -224,12 +224,17 @@ func (p *process) call(requestID, name string, fn func(ctx context.Context) (any
 		case err != nil:
 			p.answerError(requestID, err.Error())
 		default:
-			if err := p.answer(requestID, answer); err != nil {
-				p.answerError(requestID, err.Error())
-			}
+			p.settle(requestID, answer)
 		}
 	})
 	return nil
+}
+
+// settle is answer, or says why there is none.
+func (p *process) settle(requestID string, answer any) {
+	if err := p.answer(requestID, answer); err != nil {
+		p.answerError(requestID, err.Error())
+	}
 }
 
 // withdrawn ends the callback for a question that the CLI has withdrawn.

@@ -110,7 +110,7 @@ func panicking() *claude.Options {
 			Func: func(context.Context, *claude.HookInput) (*claude.HookOutput, error) { panic(errors.New("hook")) },
 		}}},
 		OnElicitation: func(context.Context, *claude.Elicitation) (*claude.ElicitationAnswer, error) { panic("elicitation") },
-		MCPServers: map[string]claude.MCPServer{"m": {InProcess: mcpFunc(func(context.Context, claude.MCPConn) error { panic("mcp") })}},
+		MCPServers:    map[string]claude.MCPServer{"m": {InProcess: mcpFunc(func(context.Context, claude.MCPConn) error { panic("mcp") })}},
 	}
 }
 

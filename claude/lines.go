@@ -22,6 +22,10 @@ type lineReader struct {
 	scanned  int    // so much of buf has no newline
 	skipping bool   // the line that goes on is too long
 	lines    [][]byte
+
+	parts   [][]byte // the begin of a line that is long, in parts of longPart bytes
+	inParts int64    // their bytes
+	spare   [][]byte // parts to use again
 }
 
 // next blocks until something can be read and returns the whole lines that
@@ -45,8 +49,8 @@ func (l *lineReader) next() ([][]byte, error) {
 	if l.skipping || l.tooLong(len(l.buf)) {
 		l.skip()
 	}
-	if err != nil && len(l.buf) > 0 {
-		l.lines = append(l.lines, l.buf)
+	if err != nil && l.size(len(l.buf)) > 0 {
+		l.lines = append(l.lines, l.join(l.buf))
 		l.buf, l.scanned = nil, 0
 	}
 	if errors.Is(err, io.EOF) {
@@ -55,15 +59,16 @@ func (l *lineReader) next() ([][]byte, error) {
 	return l.lines, err
 }
 
-// take takes the line of that size off the buffer.
+// take takes the line whose last size bytes are in the buffer off it.
 func (l *lineReader) take(size int) {
 	switch {
 	case l.skipping:
 		l.skipping = false
 	case l.tooLong(size):
+		l.dropParts()
 		l.lines = append(l.lines, nil)
 	default:
-		l.lines = append(l.lines, l.buf[:size:size])
+		l.lines = append(l.lines, l.join(l.buf[:size:size]))
 	}
 	l.buf, l.scanned = l.buf[size:], 0
 }
@@ -74,26 +79,58 @@ func (l *lineReader) skip() {
 		l.skipping = true
 		l.lines = append(l.lines, nil)
 	}
-	if cap(l.buf) > 2*chunkSize {
-		l.buf = nil
-	}
+	l.dropParts()
 	// What is in the chunk before may be lines that were given away.
 	l.buf, l.scanned = l.buf[len(l.buf):], 0
 }
 
-// makeRoom makes room for a read: not more than twice what there is, nor than
-// shows that a line is too long.
+const (
+	// longPart is the size of the parts in which a line is read that does not
+	// fit in a chunk: a buffer that grew with it would be copied again and again.
+	longPart = 1 << 20
+	// maxSpare is how many such parts are kept to be used again.
+	maxSpare = 16
+)
+
+// makeRoom makes room for a read.
 func (l *lineReader) makeRoom() {
 	if cap(l.buf)-len(l.buf) >= minRead {
 		return
 	}
-	size := 2 * len(l.buf)
-	if most := int64(size) - minRead; l.limit > 0 && most > l.limit {
-		size = int(l.limit + minRead)
+	if len(l.buf) < chunkSize-minRead {
+		grown := make([]byte, len(l.buf), chunkSize)
+		copy(grown, l.buf)
+		l.buf = grown
+		return
 	}
-	grown := make([]byte, len(l.buf), max(chunkSize, size))
-	copy(grown, l.buf)
-	l.buf = grown
+	l.parts, l.inParts = append(l.parts, l.buf), l.inParts+int64(len(l.buf))
+	l.buf, l.scanned = nil, 0
+	if n := len(l.spare); n > 0 {
+		l.buf, l.spare = l.spare[n-1], l.spare[:n-1]
+		return
+	}
+	l.buf = make([]byte, 0, longPart)
 }
 
-func (l *lineReader) tooLong(size int) bool { return l.limit > 0 && int64(size) > l.limit }
+// join is the line that ends with end, which is not copied if that is all of it.
+func (l *lineReader) join(end []byte) []byte {
+	if len(l.parts) == 0 {
+		return end
+	}
+	line := bytes.Join(append(l.parts, end), nil)
+	for _, part := range l.parts {
+		// One with less room has lines at its begin that were given away.
+		if cap(part) == longPart && len(l.spare) < maxSpare {
+			l.spare = append(l.spare, part[:0])
+		}
+	}
+	l.dropParts()
+	return line
+}
+
+func (l *lineReader) dropParts() { l.parts, l.inParts = nil, 0 }
+
+// size is how long the line is so far, of which so much is in the buffer.
+func (l *lineReader) size(buffered int) int64 { return l.inParts + int64(buffered) }
+
+func (l *lineReader) tooLong(buffered int) bool { return l.limit > 0 && l.size(buffered) > l.limit }

@@ -186,7 +186,7 @@ func (c *mcpConn) push(requestID, method string, id, message json.RawMessage) {
 	case method != "" && id != nil:
 		c.waiting[string(id)] = requestID
 	default: // nothing comes back
-		c.h.p.answer(requestID, map[string]any{"mcp_response": map[string]any{"jsonrpc": "2.0", "result": struct{}{}, "id": 0}})
+		c.h.p.settle(requestID, map[string]any{"mcp_response": map[string]any{"jsonrpc": "2.0", "result": struct{}{}, "id": 0}})
 	}
 	c.inbox = append(c.inbox, message)
 	c.size += len(message)

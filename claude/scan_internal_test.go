@@ -74,6 +74,9 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte(""), true)
 	f.Add([]byte("\n\n"), true)
 	f.Add(bytes.Repeat([]byte("x"), 3*chunkSize), false)
+	f.Add(append(bytes.Repeat([]byte("x"), 3*longPart), "\ny\n"...), false)
+	long := append(bytes.Repeat([]byte("x"), 2*longPart), '\n')
+	f.Add(append([]byte("a\nb\n"), bytes.Repeat(append(long, "c\nd\n"...), 3)...), false)
 	f.Fuzz(func(t *testing.T, data []byte, slow bool) {
 		var r io.Reader = bytes.NewReader(data)
 		if slow {
