@@ -33,8 +33,8 @@ func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 // run. When ctx ends, every process of the run is killed.
 //
 // A CLI that does not get so far is a *StartError; a conversation that is not
-// there matches ErrUnknownConversation, one that this process already has open
-// in the sandbox ErrSessionInUse, and options that make no sense
+// there matches ErrUnknownConversation, one that is open already, here or in
+// another process, ErrSessionInUse, and options that make no sense
 // sandbox.ErrInvalid.
 //
 // The caller closes the stream.

@@ -16,7 +16,10 @@
 //	res, err := st.Result() // cost, usage, turns
 //
 // Several turns over one process are a [Session], from [Client.NewSession] or
-// [Client.Resume].
+// [Client.Resume]. [QueryAs] gives an answer as a Go value. [Options] has
+// functions that are asked before a tool is used, hooks, and MCP servers of this
+// process, which package claude/mcpserver makes. Conversations are files of the
+// sandbox: [Client.ExportSession] and [Client.ImportSession] take them to another.
 //
 // The CLI is driven as the official SDKs drive it: it never sees a terminal,
 // prompts and system prompts travel over its standard input and never in its

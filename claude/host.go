@@ -207,7 +207,11 @@ func (p *process) call(requestID, name string, fn func(ctx context.Context) (any
 		p.host.asked[requestID] = cancel
 	}
 	p.mu.Unlock()
-	if twice || full {
+	switch {
+	case twice: // it is being answered
+		cancel(nil)
+		return nil
+	case full:
 		cancel(nil)
 		return p.refuse(requestID, name)
 	}

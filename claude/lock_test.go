@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -86,6 +87,31 @@ func TestLock(t *testing.T) {
 			}
 		})
 	}
+	t.Run("at once", func(t *testing.T) {
+		home := t.TempDir()
+		var owners []*exec.Cmd
+		var inputs []io.WriteCloser
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				in, cmd, runs, _ := claim(t, []string{"sh"}, home, "one")
+				if runs {
+					mu.Lock()
+					defer mu.Unlock()
+					owners, inputs = append(owners, cmd), append(inputs, in)
+				}
+			})
+		}
+		all.Wait()
+		if len(owners) > 1 {
+			t.Errorf("%d have the conversation", len(owners))
+		}
+		for i, cmd := range owners {
+			_ = inputs[i].Close()
+			_ = cmd.Wait()
+		}
+	})
 	t.Run("nowhere to write", func(t *testing.T) {
 		in, cmd, runs, said := claim(t, []string{"sh"}, "/proc/nowhere", "one")
 		if !runs {

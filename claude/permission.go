@@ -96,7 +96,7 @@ func (p *Permission) answer(use *ToolRequest) *permissionAnswer {
 	if p == nil || !p.Allowed {
 		a := &permissionAnswer{Behavior: "deny", Message: new(string), ToolUseID: use.ToolUseID}
 		if p != nil {
-			*a.Message, a.Interrupt, a.Remember = p.Message, p.Interrupt, nil
+			*a.Message, a.Interrupt = p.Message, p.Interrupt
 		}
 		if *a.Message == "" {
 			*a.Message = "not allowed"
@@ -104,7 +104,7 @@ func (p *Permission) answer(use *ToolRequest) *permissionAnswer {
 		return a
 	}
 	a := &permissionAnswer{Behavior: "allow", Input: p.Input, Remember: p.Remember, ToolUseID: use.ToolUseID}
-	if a.Input == nil {
+	if a.Input == nil && use.Input != nil {
 		a.Input = use.Input
 	}
 	return a

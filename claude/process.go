@@ -187,7 +187,9 @@ func (p *process) letGo() {
 
 // finish tells everybody who waits that the CLI has ended.
 func (p *process) finish(err error) {
-	err = lockError(err, p.stderr.String())
+	if p.starting() {
+		err = lockError(err, p.stderr.String())
+	}
 	end := &EndError{Err: err, Stderr: redact(p.stderr.String(), p.secrets)}
 	var exit *sandbox.ExitError
 	if errors.As(err, &exit) {

@@ -3,6 +3,7 @@ package claude_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/jsonschema-go/jsonschema"
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-go/vivarium/claude"
@@ -241,6 +243,10 @@ func refuse(c *fakeCLI, request map[string]any) {
 func TestInvalidOptions(t *testing.T) {
 	sb := fakeSandbox(t, missing)
 	for _, opts := range []*claude.Options{
+		{ResumeAt: "x"}, {Resume: "x", Continue: true}, {SessionID: "x"}, {SessionID: "6b510ccb-9b2e-4cd6-b1ff-6770472d4e44", Resume: "x"},
+		{Thinking: claude.Thinking{Mode: "hard"}}, {TaskBudget: -1}, {DialogKinds: []string{"x"}},
+		{MCPServers: map[string]claude.MCPServer{"m": {}}}, {MCPServers: map[string]claude.MCPServer{"m": {Command: "x", URL: "y"}}},
+		{Hooks: map[claude.HookEvent][]claude.Hook{claude.HookStop: {{}}}}, {Agents: map[string]claude.Agent{"a": {}}},
 		{Fork: true}, {MaxTurns: -1}, {MaxBudgetUSD: -1}, {AllowedTools: []string{" "}}, {Endpoint: claude.Endpoint{Token: "x"}},
 	} {
 		if _, err := claude.Query(t.Context(), sb, "x", opts); !errors.Is(err, sandbox.ErrInvalid) {
@@ -348,6 +354,8 @@ func TestUnansweredRequestsOfTheCLIAreRefused(t *testing.T) {
 	}
 }
 
+func noHook(context.Context, *claude.HookInput) (*claude.HookOutput, error) { return nil, nil }
+
 func TestWhatIsSent(t *testing.T) {
 	var got struct {
 		args, env []string
@@ -356,7 +364,21 @@ func TestWhatIsSent(t *testing.T) {
 	st := query(t, &claude.Options{
 		Model: "sonnet", SystemPrompt: "be brief", AppendSystemPrompt: "be kind", AllowedTools: []string{"Read", "Bash(git *)"},
 		DisallowedTools: []string{"WebFetch"}, PermissionMode: claude.PermissionAcceptEdits, MaxTurns: 3, MaxBudgetUSD: 0.25, Partial: true,
-		Env: []string{"CLAUDE_CODE_MAX_RETRIES=7"}, ExtraArgs: []string{"--effort=low"}, CLIPath: "/opt/cli",
+		Env: []string{"CLAUDE_CODE_MAX_RETRIES=7"}, ExtraArgs: []string{"--extra=1"}, CLIPath: "/opt/cli",
+		FallbackModel: "haiku", Thinking: claude.Thinking{Budget: 9, Display: "omitted"}, Effort: "low", Betas: []string{"b1", "b2"}, TaskBudget: 5,
+		Agent: "lead", Agents: map[string]claude.Agent{"lead": {Description: "d", Prompt: "hidden-agent"}}, Tools: []string{}, SettingSources: []string{"user"},
+		ExtraDirs: []string{"/a", "/b"}, ProjectConfigRoot: "/c", StrictMCP: true, HookEvents: true, ReplayPrompts: true, Ephemeral: true,
+		Settings: map[string]string{"model": "hidden-setting"}, Skills: []string{"pdf"}, Plugins: []claude.Plugin{{Path: "/p", NoMCP: true}},
+		MCPServers: map[string]claude.MCPServer{
+			"s": {Command: "srv", Args: []string{"hidden-arg"}, Timeout: time.Minute, Ask: []string{"t"}},
+			"h": {URL: "http://h", Headers: map[string]string{"X": "hidden-header"}}, "e": {URL: "http://e", SSE: true},
+			"in": {InProcess: mcpFunc(nil), Deny: []string{"u"}},
+		},
+		Hooks:        map[claude.HookEvent][]claude.Hook{claude.HookStop: {{Matcher: "m", Timeout: time.Second, Block: true, Func: noHook}}},
+		CanUseTool:   func(context.Context, *claude.ToolRequest) (*claude.Permission, error) { return nil, nil },
+		OutputSchema: &jsonschema.Schema{Type: "object"}, Title: "t", ToolAliases: map[string]string{"Bash": "x"}, PlanInstructions: "plan",
+		ExcludeDynamicSections: true, FreshSystemPrompt: true, ForwardSubagentText: true, AgentProgressSummaries: true, PromptSuggestions: true,
+		TasksSurviveInterrupt: true, FileCheckpointing: true, VerbatimPrompts: true,
 	}, func(c *fakeCLI) {
 		id, initialize := c.begin()
 		got.args, got.env = c.args, c.env
@@ -364,24 +386,43 @@ func TestWhatIsSent(t *testing.T) {
 		c.result(id, "")
 		c.drain()
 	})
-	if _, err := st.Result(); err != nil {
+	if _, err := st.Result(); !errors.Is(err, claude.ErrNoOutput) { // the schema asks for some
 		t.Fatal(err)
 	}
 	args := strings.Join(got.args, " ")
 	for _, want := range []string{
 		"/opt/cli --output-format=stream-json --verbose --input-format=stream-json ", " --model=sonnet ", " --permission-mode=acceptEdits ",
-		" --max-turns=3 ", " --max-budget-usd=0.25 ", " --allowedTools=Read --allowedTools=Bash(git *) --disallowedTools=WebFetch ",
-		" --include-partial-messages ", " --session-id=" + st.SessionID()[:0], " --effort=low",
+		" --max-turns=3 ", " --max-budget-usd=0.25 ", " --allowedTools=Read --allowedTools=Bash(git *) ", " --disallowedTools=WebFetch ",
+		" --include-partial-messages", " --session-id=", " --extra=1", " --fallback-model=haiku ", " --max-thinking-tokens=9 ", " --thinking-display=omitted ",
+		" --effort=low ", " --betas=b1,b2 ", " --task-budget=5 ", " --agent=lead ", " --permission-prompt-tool=stdio ", " --tools= ", " --allowedTools=Skill(pdf) ",
+		" --setting-sources=user ", " --add-dir=/a --add-dir=/b ", " --project-config-root=/c ", " --strict-mcp-config ", " --include-hook-events ",
+		" --replay-user-messages ", " --no-session-persistence ", " --await-initialize ", " --initialize-fields=settings ",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("the arguments %q have no %q", args, want)
 		}
 	}
-	if strings.Contains(args, "brief") || strings.Contains(args, "do it") {
+	if strings.Contains(args, "brief") || strings.Contains(args, "do it") || strings.Contains(args, "hidden") {
 		t.Errorf("the arguments show the prompts: %q", args)
 	}
 	if fmt.Sprint(got.request["systemPrompt"]) != "[be brief]" || got.request["appendSystemPrompt"] != "be kind" {
 		t.Errorf("initialize has %v", got.request)
+	}
+	delete(got.request, "systemPrompt")
+	sent, err := json.Marshal(got.request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"agentProgressSummaries":true,"agents":{"lead":{"description":"d","prompt":"hidden-agent"}},"appendSystemPrompt":"be kind",` +
+		`"excludeDynamicSections":true,"forwardSubagentText":true,` +
+		`"hooks":{"Stop":[{"hookCallbackIds":["Stop-0"],"matcher":"m","onFailure":"block","timeout":1}]},"jsonSchema":{"type":"object"},` +
+		`"mcpServers":{"e":{"type":"sse","url":"http://e"},"h":{"headers":{"X":"hidden-header"},"type":"http","url":"http://h"},` +
+		`"s":{"args":["hidden-arg"],"command":"srv","timeout":60000,"tools":[{"name":"t","permission_policy":"always_ask"}],"type":"stdio"}},` +
+		`"perTaskStopAffordance":true,"planModeInstructions":"plan","plugins":[{"path":"/p","skipMcpDiscovery":true,"type":"local"}],"promptSuggestions":true,` +
+		`"sdkMcpServerConfigs":{"in":{"name":"in","tools":[{"name":"u","permission_policy":"always_deny"}],"type":"sdk"}},"sdkMcpServers":["in"],` +
+		`"settings":{"model":"hidden-setting"},"skills":["pdf"],"subtype":"initialize","systemPromptSnapshot":false,"title":"t","toolAliases":{"Bash":"x"}}`
+	if string(sent) != want {
+		t.Errorf("initialize has\n%s, want\n%s", sent, want)
 	}
 	env := strings.Join(got.env, " ")
 	if !strings.Contains(env, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1") || !strings.HasSuffix(env, "CLAUDE_CODE_MAX_RETRIES=7") || strings.Contains(env, "IS_SANDBOX") {
