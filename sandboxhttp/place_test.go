@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -243,7 +244,8 @@ func (b *placeBox) Start(ctx context.Context, e *driver.Exec) (driver.Process, e
 	if err := b.place.faultOf("start"); err != nil {
 		return nil, err
 	}
-	if e.Args[0] == "claude" {
+	// A shell locks the conversation and becomes the CLI.
+	if slices.Contains(e.Args, "claude") {
 		return b.startClaude(e), nil
 	}
 	return startCommand(b.info.Dir, e)
@@ -444,8 +446,8 @@ func (p *player) listen(stdin io.Reader, prompts chan<- string) {
 			Type      string `json:"type"`
 			RequestID string `json:"request_id"`
 			Request   struct {
-				Subtype string `json:"subtype"`
-				System  string `json:"systemPrompt"`
+				Subtype string   `json:"subtype"`
+				System  []string `json:"systemPrompt"`
 			} `json:"request"`
 			Message struct {
 				Content string `json:"content"`
@@ -459,7 +461,7 @@ func (p *player) listen(stdin io.Reader, prompts chan<- string) {
 			prompts <- line.Message.Content
 		case "control_request":
 			if line.Request.Subtype == "initialize" {
-				p.system = line.Request.System
+				p.system = strings.Join(line.Request.System, "\n")
 			}
 			p.write(`{"type":"control_response","response":{"subtype":"success","request_id":"` + line.RequestID + `","response":{}}}`)
 			if line.Request.Subtype == "interrupt" {
