@@ -23,7 +23,7 @@ func echoes(ended chan<- error) claude.MCPHandler {
 			message, err := conn.Receive(ctx)
 			if err != nil {
 				ended <- err
-				return nil
+				return err
 			}
 			var request struct{ ID json.RawMessage }
 			if err := json.Unmarshal(message, &request); err != nil {
