@@ -259,7 +259,7 @@ func TestDeltaAllocations(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	each := float64(after.Mallocs-before.Mallocs) / benchLines
-	if each > 2.1 || text == 0 { // the tenth is for the rest of the run
+	if each > 2 || text == 0 {
 		t.Errorf("%.2f allocations for a delta, want at most 2", each)
 	}
 	figure.Line(t.Output(), "delta_allocations", each, "allocations", each/2, "goal")

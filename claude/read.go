@@ -52,7 +52,8 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry
 		case e.err != nil:
 			batch = append(batch, e)
 		case isControl(e.env.typ):
-			if err := errors.Join(flush(), p.control(&e.env)); err != nil {
+			env := e.env // e itself stays off the heap
+			if err := errors.Join(flush(), p.control(&env)); err != nil {
 				return batch, err
 			}
 		case e.env.typ == typeResult:
@@ -62,10 +63,11 @@ func (p *process) deliver(scan *scanner, lines [][]byte, batch []entry) ([]entry
 			if err := flush(); err != nil {
 				return batch, err
 			}
-			p.sawResult(&e, result)
+			own := e
+			p.sawResult(&own, result)
 		default:
-			p.saw(&e)
 			batch = append(batch, e)
+			p.saw(&batch[len(batch)-1])
 		}
 	}
 	return batch, flush()
