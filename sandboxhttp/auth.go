@@ -23,8 +23,19 @@ type Auth func(r *http.Request) (*Principal, error)
 type Principal struct {
 	// Account owns what is made: 1 to 128 bytes without control characters.
 	Account string
+	// Name is who it is, for people: the author of the versions that it saves. Like
+	// an account; empty means the account.
+	Name string
 	// Role is what it may do in that account.
 	Role Role
+}
+
+// author is who a version is by.
+func (p *Principal) author() string {
+	if p.Name != "" {
+		return p.Name
+	}
+	return p.Account
 }
 
 // Role is what a principal may do in its account. The zero value is RoleMember.
@@ -95,6 +106,9 @@ func (h *Handler) authenticate(r *http.Request) (*Principal, error) {
 		return nil, newProblem(http.StatusUnauthorized, codeUnauthenticated, ErrUnauthenticated.Error())
 	case !isAccount(p.Account):
 		return nil, errors.New("authentication: the principal's account is not 1 to 128 bytes without control characters")
+	}
+	if p.Name != "" && !isAccount(p.Name) {
+		return nil, errors.New("authentication: the principal's name is not up to 128 bytes without control characters")
 	}
 	if !p.Role.may(r.Method) {
 		return nil, newProblem(http.StatusForbidden, codeForbidden, "this role may read, but not change anything")

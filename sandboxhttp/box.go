@@ -36,7 +36,8 @@ type box struct {
 	sb       *sandbox.Sandbox
 	volume   *storage.Volume
 	runs     map[string]*run
-	deletion *deletion // going on
+	deletion *deletion   // going on
+	work     *volumeWork // going on
 	closed   bool
 }
 
@@ -136,7 +137,7 @@ func (b *box) open(ctx context.Context, rec *Sandbox) (*storage.Volume, error) {
 		return b.volume, nil
 	}
 	if rec.OwnBucket {
-		return nil, errors.New("the server has been started anew, and no longer has the keys of the bucket that came with the request")
+		return nil, errKeysGone
 	}
 	if b.h.config.Volumes == nil {
 		return nil, errors.New("this server opens no volumes")

@@ -34,7 +34,8 @@ type Config struct {
 	// be lowered. Nil is the zero Options.
 	Claude *claude.Options
 	// Volumes opens the volume that a request names. Nil refuses volume_name
-	// and s3. An error that matches sandbox.ErrInvalid is answered 422 and one
+	// and s3. Author, Note, Parent, KeepConflict and Progress of its options are set
+	// for each request, the others are as it says. An error that matches sandbox.ErrInvalid is answered 422 and one
 	// that matches ErrForbidden 403, both with its text.
 	Volumes func(ctx context.Context, account string, req VolumeRequest) (*storage.Volume, error)
 
@@ -73,9 +74,9 @@ type Limits struct {
 	// EventBytes is how many bytes of events the runs that have ended may keep
 	// together; 256 MiB. Beyond that the oldest of them keep their last event only.
 	EventBytes int64
-	// SyncTime is how long the save of a workspace before a deletion may take,
-	// and the restore of one in a creation; 30 min. Then they are given up: the
-	// deletion is answered 502 and the sandbox kept, or the sandbox is not made.
+	// SyncTime is how long a save of a workspace may take, and a restore; 30 min.
+	// Then they are given up and answered 502: a sandbox that was to be deleted is
+	// kept, and one that was to be filled is not made.
 	SyncTime time.Duration
 	// LineBytes is the longest line the CLI may write, with its newline; 128 MiB.
 	// A longer one ends the run as agent_error as soon as it is, whether it ends or

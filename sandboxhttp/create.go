@@ -13,28 +13,23 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
-	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
-// creation is a sandbox being made, for as many as want to know.
+// creation is a sandbox being made.
 type creation struct {
-	rec       *Sandbox
-	box       *box
-	config    *sandbox.Config
-	volume    *storage.Volume
-	claim     *claim
-	requestID string
+	*task
+	rec    *Sandbox
+	box    *box
+	config *sandbox.Config
+	volume *storage.Volume
 
 	ctx    context.Context // ends when nobody wants the sandbox any more
 	cancel context.CancelCauseFunc
-	log    *eventlog.Log // its progress
-	done   chan struct{}
-
-	// Set before done is closed.
-	answer *answer
-	err    error
 }
+
+// The names of a creation's last event.
+var creationEvents = lastEvents{result: "sandbox", problem: "error"}
 
 func (h *Handler) postSandbox(w http.ResponseWriter, r *http.Request, p *Principal) error {
 	body, err := h.readBody(w, r)
@@ -46,10 +41,7 @@ func (h *Handler) postSandbox(w http.ResponseWriter, r *http.Request, p *Princip
 		return err
 	}
 	if prior != nil {
-		log := eventlog.NewPlain(1 << 20)
-		log.End("sandbox", prior.body)
-		c := &creation{log: log, done: closedChan, answer: prior}
-		return h.answerCreation(w, r, c)
+		return h.answerTask(w, r, h.pastTask(r, creationEvents, prior))
 	}
 	begun := false
 	defer func() {
@@ -62,30 +54,7 @@ func (h *Handler) postSandbox(w http.ResponseWriter, r *http.Request, p *Princip
 		return err
 	}
 	begun = true // the creation settles it
-	return h.answerCreation(w, r, c)
-}
-
-// answerCreation waits for a sandbox to be made, telling how it goes if the
-// client wants events.
-func (h *Handler) answerCreation(w http.ResponseWriter, r *http.Request, c *creation) error {
-	if wantsEvents(r) {
-		return h.stream(w, r, c.log, 0)
-	}
-	select {
-	case <-c.done:
-	case <-r.Context().Done():
-		return nil // nobody is there to be answered
-	}
-	if c.err != nil {
-		return c.err
-	}
-	w.Header().Set("Location", c.answer.location)
-	h.writeJSON(w, c.answer.status, c.answer.body)
-	return nil
-}
-
-func wantsEvents(r *http.Request) bool {
-	return strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "text/event-stream")
+	return h.answerTask(w, r, c.task)
 }
 
 // beginCreation checks everything that can be checked, records what is to be
@@ -96,7 +65,7 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 	if err != nil {
 		return nil, err
 	}
-	c := &creation{claim: claim, requestID: requestID(ctx), log: eventlog.NewPlain(1 << 20), done: make(chan struct{})}
+	c := &creation{task: newTask(r, creationEvents, claim)}
 	if c.config, err = q.config(h.config.Sandbox); err != nil {
 		return nil, err
 	}
@@ -263,8 +232,8 @@ func (h *Handler) abandon(c *creation) {
 
 // create makes the sandbox, whether anybody waits for it or not.
 func (h *Handler) create(c *creation) {
-	c.err = errors.New("the creation did not come to its end")
-	defer func() { h.settleCreation(c) }()
+	made := errors.New("the creation did not come to its end")
+	defer func() { h.settleCreation(c, made) }()
 	sb, err := h.make(c)
 	if err == nil {
 		if err = h.furnish(c, sb); err != nil {
@@ -274,31 +243,24 @@ func (h *Handler) create(c *creation) {
 	if err != nil && context.Cause(c.ctx) == errDeleted {
 		err = newProblem(http.StatusConflict, codeSandboxEnded, "the sandbox was deleted while it was being made").because(err)
 	}
-	c.err = err
+	made = err
 }
 
 // settleCreation tells everybody how it went.
-func (h *Handler) settleCreation(c *creation) {
-	var body []byte
-	if c.err == nil {
-		body, c.err = json.Marshal(c.rec)
-	}
-	if c.err != nil {
-		h.dismiss(c)
-		c.claim.settle(nil)
-		ctx := context.WithValue(context.Background(), requestIDKey{}, c.requestID)
-		reported := h.report(ctx, c.err)
-		c.err = reported
-		c.log.End("error", trimLine(reported.encode()))
-	} else {
+func (h *Handler) settleCreation(c *creation, err error) {
+	var given *answer
+	if err == nil {
+		var body []byte
+		body, err = json.Marshal(c.rec)
 		// Relative to the path that was posted to, so that it is right below any prefix.
-		c.answer = &answer{status: http.StatusCreated, location: "sandbox/" + c.rec.ID, body: body}
-		c.claim.settle(c.answer)
-		c.log.End("sandbox", body)
+		given = &answer{status: http.StatusCreated, location: "sandbox/" + c.rec.ID, body: body}
+	}
+	if err != nil {
+		h.dismiss(c)
 	}
 	c.cancel(nil)
+	h.settleTask(c.task, given, err)
 	close(c.box.ready)
-	close(c.done)
 }
 
 // dismiss records that somebody deleted what was being made, or forgets it. One
@@ -313,8 +275,6 @@ func (h *Handler) dismiss(c *creation) {
 	}
 	h.abandon(c)
 }
-
-func trimLine(data []byte) []byte { return data[:len(data)-1] }
 
 func (c *creation) stage(name string) {
 	c.log.Append("progress", fmt.Appendf(nil, `{"stage":%q}`, name))

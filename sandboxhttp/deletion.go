@@ -3,15 +3,16 @@ package sandboxhttp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/storage"
 )
 
 // deletion is a sandbox being saved and terminated, for as many as asked for it.
 type deletion struct {
 	sync   bool
+	author string                  // who asked for it first
 	saving context.Context         // of the save
 	unsave context.CancelCauseFunc // gives the save up
 	done   chan struct{}
@@ -22,6 +23,7 @@ type deletion struct {
 var (
 	errUnsaved  = &reason{"its files were given up", context.Canceled}
 	errDeleted  = &reason{"it was deleted while it was being made", context.Canceled}
+	errDeleting = &reason{"the sandbox was deleted", context.Canceled}
 	errSyncTime = &reason{"it took longer than Limits.SyncTime", context.DeadlineExceeded}
 )
 
@@ -56,7 +58,7 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 		return err
 	}
 	if rec.State != StateEnded {
-		if ended, err := h.awaitDeletion(r.Context(), b, sync); err != nil || !ended {
+		if ended, err := h.awaitDeletion(r.Context(), b, sync, p.author()); err != nil || !ended {
 			return err
 		}
 		if rec, err = h.store.Sandbox(r.Context(), p.Account, b.id); err != nil {
@@ -82,9 +84,9 @@ func syncParameter(r *http.Request) (bool, error) {
 }
 
 // awaitDeletion deletes, and reports whether that was done before ctx ended.
-func (h *Handler) awaitDeletion(ctx context.Context, b *box, sync bool) (ended bool, err error) {
+func (h *Handler) awaitDeletion(ctx context.Context, b *box, sync bool, author string) (ended bool, err error) {
 	for {
-		d, err := h.beginDeletion(b, sync)
+		d, err := h.beginDeletion(b, sync, author)
 		if err != nil {
 			return false, err
 		}
@@ -103,7 +105,7 @@ func (h *Handler) awaitDeletion(ctx context.Context, b *box, sync bool) (ended b
 
 // beginDeletion begins one, or joins the one that goes on, which without sync no
 // longer saves.
-func (h *Handler) beginDeletion(b *box, sync bool) (*deletion, error) {
+func (h *Handler) beginDeletion(b *box, sync bool, author string) (*deletion, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.deletion != nil {
@@ -112,7 +114,7 @@ func (h *Handler) beginDeletion(b *box, sync bool) (*deletion, error) {
 		}
 		return b.deletion, nil
 	}
-	d := &deletion{sync: sync, done: make(chan struct{})}
+	d := &deletion{sync: sync, author: author, done: make(chan struct{})}
 	d.saving, d.unsave = context.WithCancelCause(h.ctx)
 	err := h.start("delete", func() {
 		d.err = errors.New("the deletion did not come to its end")
@@ -152,6 +154,7 @@ func (h *Handler) delete(b *box, d *deletion) error {
 		}
 	}
 	if err == nil {
+		b.giveUpWork(errDeleting)
 		err = h.terminate(b, rec)
 	}
 	if errors.Is(err, sandbox.ErrEnded) || errors.Is(err, sandbox.ErrNotFound) {
@@ -178,36 +181,24 @@ func (h *Handler) attach(b *box, rec *Sandbox) (*sandbox.Sandbox, error) {
 func (h *Handler) saveUnlessGivenUp(d *deletion, b *box, rec *Sandbox, sb *sandbox.Sandbox) error {
 	ctx, stop := context.WithTimeoutCause(d.saving, h.limits.SyncTime, errSyncTime)
 	defer stop()
-	v, err := bounded(ctx, func(ctx context.Context) (*Version, error) { return b.save(ctx, rec, sb) })
+	v, err := bounded(ctx, func(ctx context.Context) (*storage.Version, error) {
+		if err := b.awaitWork(ctx); err != nil {
+			return nil, err
+		}
+		v, _, err := b.save(ctx, sb, saveOptions{author: d.author})
+		return v, err
+	})
 	switch {
 	case err == nil:
-		rec.Version, rec.Saved = v, true
+		rec.Version, rec.Saved = recordVersion(v), true
 		return nil
 	case errors.Is(err, sandbox.ErrEnded):
 		return err
-	case h.ctx.Err() != nil:
-		return shuttingDown().because(err)
 	case context.Cause(ctx) == errUnsaved:
 		return nil
 	}
-	detail := "the workspace could not be saved"
-	if context.Cause(ctx) == errSyncTime {
-		detail += fmt.Sprintf(" within %v", h.limits.SyncTime)
-	}
-	return newProblem(http.StatusBadGateway, codeSyncFailed,
-		detail+", and the sandbox is kept; ask again, or give the files up with ?sync=false").because(err)
-}
-
-func (b *box) save(ctx context.Context, rec *Sandbox, sb *sandbox.Sandbox) (*Version, error) {
-	volume, err := b.open(ctx, rec)
-	if err != nil {
-		return nil, err
-	}
-	v, err := volume.Sync(ctx, sb, sb.Dir())
-	if err != nil {
-		return nil, err
-	}
-	return &Version{ID: v.ID, CreatedAt: v.Time}, nil
+	return h.volumeProblem(ctx, codeSyncFailed, "the workspace could not be saved",
+		err, "and the sandbox is kept; ask again, or give the files up with ?sync=false")
 }
 
 // terminate ends a sandbox by its id, so that one that does not answer is ended
@@ -231,7 +222,9 @@ func (h *Handler) recordDeletion(b *box, rec *Sandbox) error {
 	defer stop()
 	err := h.change(ctx, b.account, b.id, func(now *Sandbox) bool {
 		now.observe(&sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndCancelled})
-		now.Version, now.Saved = rec.Version, rec.Saved
+		if rec.Saved {
+			now.Version, now.Saved = rec.Version, true
+		}
 		return true
 	})
 	if err != nil {

@@ -3,8 +3,6 @@ package sandboxhttp
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/storage"
@@ -14,7 +12,7 @@ import (
 func (h *Handler) furnish(c *creation, sb *sandbox.Sandbox) error {
 	if c.volume != nil {
 		c.stage("restoring")
-		if err := h.restore(c, sb); err != nil {
+		if err := h.restoreNewest(c, sb); err != nil {
 			return err
 		}
 	}
@@ -40,35 +38,18 @@ func (h *Handler) furnish(c *creation, sb *sandbox.Sandbox) error {
 	return nil
 }
 
-func (h *Handler) restore(c *creation, sb *sandbox.Sandbox) (err error) {
+func (h *Handler) restoreNewest(c *creation, sb *sandbox.Sandbox) error {
 	ctx, stop := context.WithTimeoutCause(c.ctx, h.limits.SyncTime, errSyncTime)
 	defer stop()
-	c.rec.Version, err = bounded(ctx, func(ctx context.Context) (*Version, error) { return restoreNewest(ctx, c.volume, sb) })
-	switch {
-	case err == nil:
+	volume := c.volume.With(func(o *storage.Options) { o.Progress = c.tell("restoring") })
+	v, err := bounded(ctx, func(ctx context.Context) (*storage.Version, error) { return volume.InitVersion(ctx, sb, sb.Dir()) })
+	if v != nil {
+		c.rec.Version, c.rec.Head = recordVersion(v), v.ID
+	}
+	if err == nil {
 		return nil
-	case h.ctx.Err() != nil:
-		return shuttingDown().because(err)
 	}
-	detail := "the volume's newest version could not be restored"
-	if context.Cause(ctx) == errSyncTime {
-		detail += fmt.Sprintf(" within %v", h.limits.SyncTime)
-	}
-	return newProblem(http.StatusBadGateway, codeRestoreFailed, detail).because(err)
-}
-
-// restoreNewest is Volume.Init that says which version it was.
-func restoreNewest(ctx context.Context, v *storage.Volume, sb *sandbox.Sandbox) (*Version, error) {
-	for newest, err := range v.Versions(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		if err := v.Restore(ctx, sb, sb.Dir(), newest.ID); err != nil {
-			return nil, err
-		}
-		return &Version{ID: newest.ID, CreatedAt: newest.Time}, nil
-	}
-	return nil, nil
+	return h.volumeProblem(ctx, codeRestoreFailed, "the volume's newest version could not be restored", err)
 }
 
 // destroy ends a sandbox that nobody is to have. An error is that it may live on.

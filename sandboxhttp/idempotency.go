@@ -22,8 +22,9 @@ type answer struct {
 	status   int
 	location string
 	body     []byte
-	box      *box   // for a stream: the run to follow is this box's
-	run      string // and has this id
+	problem  *problem // one that says what was made all the same; instead of the others
+	box      *box     // for a stream: the run to follow is this box's
+	run      string   // and has this id
 }
 
 // keys remembers the Idempotency-Keys of the last day and what was answered. Only

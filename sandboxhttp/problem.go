@@ -25,6 +25,9 @@ const (
 	codeRunInProgress        = "run_in_progress"
 	codeIdempotencyInFlight  = "idempotency_in_flight"
 	codeSandboxEnded         = "sandbox_ended"
+	codeNoVolume             = "no_volume"
+	codeVolumeBusy           = "volume_busy"
+	codeVersionConflict      = "version_conflict"
 	codeBodyTooLarge         = "body_too_large"
 	codeUnsupportedMediaType = "unsupported_media_type"
 	codeValidationFailed     = "validation_failed"
@@ -34,6 +37,7 @@ const (
 	codeInternal             = "internal"
 	codeSyncFailed           = "sync_failed"
 	codeRestoreFailed        = "restore_failed"
+	codeVolumeFailed         = "volume_failed"
 	codeProviderFailed       = "provider_failed"
 	codeShuttingDown         = "shutting_down"
 )
@@ -52,6 +56,10 @@ type problem struct {
 	Retryable bool         `json:"retryable"`
 	Errors    []fieldError `json:"errors,omitempty"`
 
+	// Of version_conflict: the newest version's id, and the one that was kept beside it.
+	Head    string      `json:"head,omitempty"`
+	Version *versionOut `json:"version,omitempty"`
+
 	cause error    // logged, not sent
 	allow []string // for 405
 }
@@ -66,7 +74,7 @@ func newProblem(status int, code, detail string) *problem {
 	return &problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail,
 		Retryable: status == http.StatusTooManyRequests || status == http.StatusBadGateway ||
-			status == http.StatusServiceUnavailable || code == codeIdempotencyInFlight || code == codeRunInProgress,
+			status == http.StatusServiceUnavailable || code == codeIdempotencyInFlight || code == codeRunInProgress || code == codeVolumeBusy,
 	}
 }
 
@@ -184,10 +192,13 @@ func (h *Handler) report(ctx context.Context, err error) *problem {
 	return &sent
 }
 
-func (p *problem) encode() []byte {
-	data, err := json.Marshal(p)
-	if err != nil { // strings, numbers and booleans marshal
+func (p *problem) encode() []byte { return append(mustJSON(p), '\n') }
+
+// mustJSON marshals what always can be: strings, numbers, booleans and times.
+func mustJSON(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
 		panic(err)
 	}
-	return append(data, '\n')
+	return data
 }

@@ -89,6 +89,9 @@ func (b *box) addRun(r *run) error {
 	if b.deletion != nil {
 		return sandboxEnded()
 	}
+	if b.work != nil && b.work.restores {
+		return newProblem(http.StatusConflict, codeVolumeBusy, "a version is being restored into the sandbox; ask again when that has ended")
+	}
 	going := 0
 	for _, other := range b.runs {
 		if other.hasEnded() {
@@ -132,7 +135,7 @@ func (b *box) busy() bool {
 			return true
 		}
 	}
-	return b.deletion != nil
+	return b.deletion != nil || b.work != nil
 }
 
 // stopRuns stops all that go on and waits for their end, or until they should

@@ -51,10 +51,20 @@ func (h *Handler) startRun(ctx context.Context, rec *Sandbox, b *box, body []byt
 	if err != nil {
 		return nil, err
 	}
+	if _, err := h.awaitRunning(ctx, rec, b); err != nil {
+		return nil, err
+	}
+	return h.beginRun(b, q)
+}
+
+// awaitRunning waits until a sandbox is no longer being made, and gives its record
+// if it runs.
+func (h *Handler) awaitRunning(ctx context.Context, rec *Sandbox, b *box) (*Sandbox, error) {
 	if err := b.wait(ctx); err != nil {
 		return nil, err
 	}
-	if rec, err = h.store.Sandbox(ctx, rec.Account, rec.ID); err != nil {
+	rec, err := h.store.Sandbox(ctx, rec.Account, rec.ID)
+	if err != nil {
 		return nil, err
 	}
 	if rec, err = h.refresh(ctx, rec, b); err != nil {
@@ -63,7 +73,7 @@ func (h *Handler) startRun(ctx context.Context, rec *Sandbox, b *box, body []byt
 	if rec.State != StateRunning {
 		return nil, sandboxEnded()
 	}
-	return h.beginRun(b, q)
+	return rec, nil
 }
 
 // streamRun follows a run from the event after a number.

@@ -42,20 +42,24 @@ func (h *Handler) listSandboxes(w http.ResponseWriter, r *http.Request, p *Princ
 }
 
 func listQuery(r *http.Request) (Query, error) {
-	q := Query{Limit: pageDefault}
 	var bad fieldErrors
-	values := r.URL.Query()
-	if text := values.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		bad.when(err != nil || n < 1 || n > pageMost, "limit", "use 1 to %d", pageMost)
-		q.Limit = n
-	}
-	if text := values.Get("cursor"); text != "" {
+	q := Query{Limit: pageLimit(r, &bad)}
+	if text := r.URL.Query().Get("cursor"); text != "" {
 		after, ok := decodeCursor(text)
 		bad.when(!ok, "cursor", "use the next_cursor of the page before")
 		q.After = after
 	}
 	return q, bad.problem(http.StatusUnprocessableEntity, codeValidationFailed, "some parameters cannot be taken as they are")
+}
+
+func pageLimit(r *http.Request, bad *fieldErrors) int {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return pageDefault
+	}
+	n, err := strconv.Atoi(text)
+	bad.when(err != nil || n < 1 || n > pageMost, "limit", "use 1 to %d", pageMost)
+	return n
 }
 
 func encodeCursor(p Position) string {

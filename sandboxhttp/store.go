@@ -31,6 +31,7 @@ type Sandbox struct {
 	Account    string `json:"-"` // whose it is
 	ProviderID string `json:"-"` // what Provider.Attach takes; "" until it is known
 	OwnBucket  bool   `json:"-"` // its volume is in a bucket whose keys the client brought
+	Head       string `json:"-"` // the newest version that it knows of: what its next save builds on
 	Saved      bool   `json:"-"` // Version was saved when it was deleted
 }
 
@@ -38,6 +39,9 @@ type Sandbox struct {
 type Version struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"created_at"`
+	// Conflict says that another version became the newest first, and that this one
+	// was kept beside it.
+	Conflict bool `json:"conflict,omitempty"`
 }
 
 // Run is the record of a run, and how clients read it.

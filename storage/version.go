@@ -62,6 +62,13 @@ func newID(t time.Time, slot uint64) string {
 // newNonce gives 8 random digits: 40 bits.
 func newNonce() string { return strings.ToLower(rand.Text())[:8] }
 
+// IsVersionID reports whether id has the form of a Version's ID. Whether a volume has
+// that version is another question.
+func IsVersionID(id string) bool {
+	_, _, ok := parseID(id)
+	return ok
+}
+
 // parseID gives the time and the slot in an id, and whether it is well formed.
 func parseID(id string) (t time.Time, slot uint64, ok bool) {
 	if !idShape.MatchString(id) {

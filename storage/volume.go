@@ -148,6 +148,16 @@ func (o *Options) check() error {
 	return nil
 }
 
+// With gives the same volume with other options: change gets a copy of v's, with
+// the defaults filled in. It is for what differs from call to call, such as Author,
+// Note, Parent and Progress, in a program that gets its volumes from elsewhere. v
+// stays as it is.
+func (v *Volume) With(change func(*Options)) *Volume {
+	opts := v.opts
+	change(&opts)
+	return NewVolume(v.bucket, v.name, &opts)
+}
+
 // Name returns the volume's name.
 func (v *Volume) Name() string { return v.name }
 
