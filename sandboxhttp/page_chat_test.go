@@ -36,6 +36,8 @@ func TestPageChat(t *testing.T) {
 		p.untilText("Creating the sandbox")
 		api.creation <- "event: progress\ndata: {\"stage\":\"restoring\"}\n\n"
 		p.untilText("Restoring the workspace")
+		api.creation <- frameOf("restoring", "write", 3120, 10000)
+		p.untilText("3,120 of 10,000 files, 25.3 MB of 81.0 MB")
 		p.until(`document.querySelector(".steps .done").textContent.includes("Creating")`)
 		p.keep("creating")
 		close(api.creation)

@@ -27,11 +27,15 @@ type fakeAPI struct {
 	created  []map[string]any
 	deleted  []string
 	keys     map[string]*fakeRun
+	work     chan string // frames of the next save or restore, until it is closed; nil: at once
+	saved    []map[string]any
+	restored []string
 }
 
 type fakeBox struct {
-	fields map[string]any
-	runs   []*fakeRun
+	fields   map[string]any
+	runs     []*fakeRun
+	versions []map[string]any // newest first
 }
 
 func newFakeAPI(t *testing.T) *fakeAPI {
@@ -40,6 +44,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 		"GET /sandbox": f.list, "POST /sandbox": f.create, "GET /sandbox/{id}": f.get, "DELETE /sandbox/{id}": f.remove,
 		"POST /sandbox/{id}/claude": f.claude, "GET /sandbox/{id}/runs": f.runs, "GET /sandbox/{id}/runs/{run}/events": f.events,
 		"POST /sandbox/{id}/runs/{run}/interrupt": f.interrupt,
+		"GET /sandbox/{id}/versions":              f.versions, "POST /sandbox/{id}/sync": f.sync, "POST /sandbox/{id}/restore": f.restore,
 	} {
 		f.mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
 			if !f.refused(w, r, route) {

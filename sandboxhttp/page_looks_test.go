@@ -111,6 +111,61 @@ func TestPageLooks(t *testing.T) {
 			p.untilText("Save and delete")
 			return p
 		},
+		"versions": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			lists(api)
+			shelf(api)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Ready")
+			p.click(`#bar [aria-label="Versions"]`)
+			p.untilText("10,000 files")
+			return p
+		},
+		"saving": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			shelf(api)
+			api.work = make(chan string)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Ready")
+			p.click(`#bar [aria-label="Versions"]`)
+			p.untilText("10,000 files")
+			p.click(".save .button")
+			api.work <- frameOf("saving", "read", 3120, 10000)
+			p.untilText("3,120 of 10,000 files")
+			return p
+		},
+		"conflict": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			shelf(api)
+			api.refuse("POST /sandbox/{id}/sync", map[string]any{"status": 409, "code": "version_conflict", "title": "Conflict", "detail": "x", "head": "v4"})
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Ready")
+			p.click(`#bar [aria-label="Versions"]`)
+			p.untilText("10,000 files")
+			p.click(".save .button")
+			p.untilText("Another sandbox saved this volume first")
+			return p
+		},
+		"restore": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			shelf(api)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Ready")
+			p.click(`#bar [aria-label="Versions"]`)
+			p.click(`[data-id="v4"] button`)
+			p.untilText("Save first, then restore")
+			return p
+		},
+		"restoring": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			api.creation = make(chan string)
+			p := openTab(t, browser, api, "", desktop, nil)
+			p.untilText("No sandboxes yet")
+			p.send("go on with the sieve")
+			api.creation <- frameOf("restoring", "write", 3120, 10000)
+			p.untilText("3,120 of 10,000 files")
+			return p
+		},
 		"token": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			api.token = "secret"

@@ -11,6 +11,8 @@ export class Problem extends Error {
     this.detail = body.detail ?? "";
     this.code = body.code ?? "";
     this.errors = Array.isArray(body.errors) ? body.errors : [];
+    this.head = body.head ?? ""; // of a version_conflict: the newest version's id, and the one that was kept
+    this.version = body.version ?? null;
     this.requestID = body.request_id ?? "";
     this.retryAfter = Number(response?.headers.get("Retry-After")) || 0;
     this.retryable = status === 0 || (body.retryable ?? (status === 429 || status >= 500));
@@ -79,6 +81,20 @@ export class API {
 
   async remove(id, sync) {
     return json(await this.#send("DELETE", `/${enc(id)}${sync ? "" : "?sync=false"}`));
+  }
+
+  /** versions gives a page of the volume's versions, newest first. */
+  async versions(id, cursor = "") {
+    return json(await this.#send("GET", `/${enc(id)}/versions${cursor ? `?cursor=${enc(cursor)}` : ""}`, { wanted: true }));
+  }
+
+  /** sync and restore answer with the event stream of the work. */
+  sync(id, body, key) {
+    return this.#send("POST", `/${enc(id)}/sync`, { body, key, stream: true });
+  }
+
+  restore(id, body, key) {
+    return this.#send("POST", `/${enc(id)}/restore`, { body, key, stream: true });
   }
 
   async runs(id, signal) {

@@ -7,6 +7,7 @@ import { doing, problem, sandboxEnd } from "./explain.js";
 import { notice, RunView } from "./runview.js";
 import { nameOf } from "./sidebar.js";
 import { ago, oneLine } from "./text.js";
+import { Versions } from "./versions.js";
 
 /** Chat shows one sandbox until close. page has composer, follower, remove, drawer, changed. */
 export class Chat {
@@ -18,6 +19,7 @@ export class Chat {
   #older = el("div", { class: "older" });
   #runs = el("div", { class: "runs" });
   #talk;
+  #versions;
   #clock;
   #busy = false;
   #closed = false;
@@ -37,6 +39,7 @@ export class Chat {
       settled: (run) => this.#settled(run),
       stopFailed: (err) => this.#stopFailed(err),
     });
+    this.#versions = new Versions(api, id, { sandbox: () => this.sandbox, changed: () => this.#look() });
     this.#clock = setInterval(() => this.#views.forEach((v) => v.tick()), 1000);
   }
 
@@ -59,6 +62,7 @@ export class Chat {
   close() {
     this.#closed = true;
     clearInterval(this.#clock);
+    this.#versions.close();
     this.#talk.close();
   }
 
@@ -110,6 +114,7 @@ export class Chat {
       el("div", { class: "title" }, el("h1", {}, nameOf(s)), el("p", {}, el("span", { class: "dot " + (saving ? "saving" : s.state) }), state,
         s.isolated === false && el("span", { class: "tag warn", title: "What runs here can touch the machine it runs on" }, "Not isolated"))),
       open && button("pen", "New conversation", () => this.#afresh()),
+      s.volume_name && !saving && s.state !== "creating" && button("clock", "Versions", () => this.#versions.open()),
       button("info", "Details", () => about(nameOf(s), details(s))),
       open && button("trash", "Delete sandbox", () => this.#page.remove(s)),
     ];
@@ -177,8 +182,13 @@ export class Chat {
     if (this.#closed) return;
     announce(run.failed ? problem(run.failed).title : "Claude has finished. " + run.answer().slice(0, 400));
     const lost = ["idle", "lifetime", "oom", "provider_lost"].includes(run.end?.end) || ["sandbox_ended", "not_found"].includes(run.failed?.code);
-    if (lost) this.#api.sandbox(this.id).then((s) => this.show(s), () => {}); // the run's own note says what happened
+    if (lost) this.#look(); // the run's own note says what happened
     this.#page.changed();
+  }
+
+  // Reads the sandbox again; what is shown stays where that fails.
+  #look() {
+    if (!this.#closed) this.#api.sandbox(this.id).then((s) => this.show(s), () => {});
   }
 
   #stopFailed(err) {

@@ -1,38 +1,11 @@
 // Making a sandbox: the settings of the start page, and the creation as it goes on.
 
-import { newKey, Problem } from "./api.js";
-import { persist } from "./follow.js";
-import { read } from "./sse.js";
 import { el } from "./dom.js";
+import { runTask } from "./task.js";
 
-/**
- * createSandbox makes a sandbox and tells stage about "creating", "restoring" as they begin. A cut connection is taken up
- * again with the same key, so there is never a second sandbox.
- */
-export async function createSandbox(api, config, stage, connection = () => {}) {
-  const key = newKey();
-  return persist(async () => {
-    const response = await api.create(config, key);
-    if (!/event-stream/.test(response.headers.get("Content-Type") ?? "")) return response.json();
-    return readCreation(response, stage);
-  }, { state: connection });
-}
-
-async function readCreation(response, stage) {
-  let sandbox = null;
-  let problem = null;
-  try {
-    await read(response, ({ event, data }) => {
-      if (event === "progress") stage(JSON.parse(data).stage);
-      else if (event === "sandbox") sandbox = JSON.parse(data);
-      else if (event === "error") problem = JSON.parse(data);
-    }, { quietMS: 120_000 });
-  } catch {
-    if (!sandbox && !problem) throw new Problem(0); // cut: the same request again asks how it went on
-  }
-  if (problem) throw new Problem(problem.status ?? 500, problem);
-  if (!sandbox) throw new Problem(0);
-  return sandbox;
+/** createSandbox makes a sandbox and tells progress about its stages, "creating" and "restoring", and how far they are. */
+export function createSandbox(api, config, progress, connection) {
+  return runTask((key) => api.create(config, key), { result: "sandbox", problem: "error" }, progress, connection);
 }
 
 const networks = [["", "As the server sets it"], ["none", "None"], ["allowlist", "Only these domains"], ["full", "All public addresses"]];

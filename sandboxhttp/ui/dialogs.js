@@ -2,7 +2,8 @@
 
 import { byID, el, icon } from "./dom.js";
 
-function open(content, { label, closedby = "any" }) {
+/** openDialog shows content over everything else; label names it for screen readers. It is removed when it is closed. */
+export function openDialog(content, { label, closedby = "any" }) {
   const dialog = el("dialog", { "aria-label": label, closedby }, content);
   document.body.append(dialog);
   dialog.addEventListener("close", () => dialog.remove());
@@ -21,7 +22,7 @@ export function ask({ title, text, detail, buttons }) {
       el("h2", {}, title), el("p", {}, text), detail && el("p", { class: "detail" }, detail),
       el("div", { class: "buttons" }, buttons.map((b, i) =>
         el("button", { class: "button " + (b.kind ?? ""), autofocus: i === 0, onclick: () => (answer = b.value) }, b.label))));
-    open(form, { label: title }).addEventListener("close", () => resolve(answer));
+    openDialog(form, { label: title }).addEventListener("close", () => resolve(answer));
   });
 }
 
@@ -35,7 +36,7 @@ export function askToken(again) {
       el("p", { id: "token-about", class: again ? "wrong" : null }, again ? "The token was not accepted. Check it, and try again." : "It is the one the server was started with. It is kept until you close this tab."),
       el("label", { for: "token" }, "Token"), input,
       el("div", { class: "buttons" }, el("button", { class: "button primary" }, "Continue")));
-    open(form, { label: "Token", closedby: "closerequest" }).addEventListener("close", () => {
+    openDialog(form, { label: "Token", closedby: "closerequest" }).addEventListener("close", () => {
       if (token) resolve(token);
       else reject(new Error("no token was given"));
     });
@@ -45,7 +46,7 @@ export function askToken(again) {
 /** about shows a list of [term, nodes or text]. */
 export function about(title, rows) {
   const close = el("button", { class: "ghost", "aria-label": "Close", autofocus: true }, icon("cross"));
-  open(el("form", { method: "dialog" },
+  openDialog(el("form", { method: "dialog" },
     el("div", { class: "head" }, el("h2", {}, title), close),
     el("dl", {}, rows.map(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]))), { label: title });
 }

@@ -16,7 +16,8 @@ export async function removeSandbox(api, sandbox, saving) {
     saving(true);
     try {
       const answer = await api.remove(sandbox.id, sync);
-      toast(answer.version?.id ? `Saved, and deleted “${nameOf(sandbox)}”.` : `Deleted “${nameOf(sandbox)}”.`);
+      if (answer.version?.conflict) toast(`Deleted “${nameOf(sandbox)}”. Another sandbox had saved the volume: these files are kept beside it, as a version of their own.`);
+      else toast(answer.version?.id ? `Saved, and deleted “${nameOf(sandbox)}”.` : `Deleted “${nameOf(sandbox)}”.`);
       return true;
     } catch (err) {
       if (err.status === 404) return true; // somebody else was faster

@@ -5,6 +5,7 @@ import { announce } from "./dialogs.js";
 import { byID, el, icon } from "./dom.js";
 import { problem } from "./explain.js";
 import { notice } from "./runview.js";
+import { howFar } from "./task.js";
 import { oneLine } from "./text.js";
 
 const stages = { creating: "Creating the sandbox", restoring: "Restoring the workspace" };
@@ -62,7 +63,7 @@ export class Start {
     byID("settings").hidden = true;
     this.#column.replaceChildren(prompt && el("article", { class: "asked-by-you" }, el("div", { class: "prompt", dir: "auto" }, prompt)), steps.element);
     try {
-      const sandbox = await createSandbox(this.#api, this.#settings.config(), (s) => steps.next(s), (s) => steps.connection(s));
+      const sandbox = await createSandbox(this.#api, this.#settings.config(), (p) => steps.progress(p), (s) => steps.connection(s));
       this.#page.created(sandbox, prompt);
     } catch (err) {
       this.#failed(err, prompt);
@@ -85,6 +86,7 @@ export class Start {
 // Steps lists the stages of a creation: those done, and the one that goes on.
 class Steps {
   #last = null;
+  #far = el("span", { class: "far" });
   #lost = el("p", { class: "lost", hidden: true }, "Connection lost. Reconnecting…");
   #list = el("ol", { class: "steps" });
   element = el("div", {}, this.#list, this.#lost);
@@ -93,12 +95,17 @@ class Steps {
     this.next("creating");
   }
 
+  progress(event) {
+    this.next(event.stage);
+    this.#far.textContent = howFar(event);
+  }
+
   next(stage) {
     if (this.#last?.dataset.stage === stage) return;
-    this.#last?.replaceChildren(icon("check"), this.#last.textContent.replace(/…$/, ""));
+    this.#last?.replaceChildren(icon("check"), this.#last.querySelector(".label").textContent.replace(/…$/, ""));
     this.#last?.classList.add("done");
     const label = Object.hasOwn(stages, stage) ? stages[stage] : oneLine(stage, 80);
-    this.#last = el("li", { "data-stage": stage }, el("span", { class: "spinner" }), label + "…");
+    this.#last = el("li", { "data-stage": stage }, el("span", { class: "spinner" }), el("span", { class: "what" }, el("span", { class: "label" }, label + "…"), this.#far));
     this.#list.append(this.#last);
     announce(label);
   }

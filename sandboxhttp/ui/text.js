@@ -65,8 +65,12 @@ export function money(usd) {
 export function bytes(n) {
   if (n < 1000) return `${n} B`;
   if (n < 1_000_000) return `${(n / 1000).toFixed(n < 10_000 ? 1 : 0)} kB`;
-  return `${(n / 1_000_000).toFixed(1)} MB`;
+  if (n < 1_000_000_000) return `${(n / 1_000_000).toFixed(1)} MB`;
+  return `${(n / 1_000_000_000).toFixed(2)} GB`;
 }
+
+/** number says a count: "3,120". */
+export const number = (n) => Number(n).toLocaleString("en-US");
 
 /** ago says how long before now a time was; "in …" for one to come. */
 export function ago(iso, now = Date.now()) {
