@@ -108,6 +108,7 @@ func (l *lister) finish() (*listing, error) {
 		return nil, fmt.Errorf("the directory itself was not listed")
 	}
 	dev, kept, outside := all[0].dev, all[:0], ""
+	layers := layered(all)
 	parents, before := []string{""}, ""
 	first := map[[2]uint64]string{}
 	for i := range all {
@@ -119,7 +120,8 @@ func (l *lister) finish() (*listing, error) {
 		if outside != "" && within(f.Path, outside) {
 			continue
 		}
-		if f.Path != "" && (f.dev != dev || l.v.exclude.MatchSelf(f.Path, f.Kind == tree.Dir)) {
+		elsewhere := f.dev != dev && (f.Kind == tree.Dir || !layers)
+		if f.Path != "" && (elsewhere || l.v.exclude.MatchSelf(f.Path, f.Kind == tree.Dir)) {
 			outside = f.Path
 			l.out.outside = append(l.out.outside, f.Path)
 			continue
@@ -148,6 +150,13 @@ func (l *lister) finish() (*listing, error) {
 	}
 	l.out.entries = kept
 	return &l.out, nil
+}
+
+// layered reports whether the directory seems to be on an overlayfs of layers from
+// several file systems, as the roots of containers are: there only directories
+// have the device of their mount, and everything else that of its layer.
+func layered(all []*found) bool {
+	return !slices.ContainsFunc(all, func(f *found) bool { return f.Kind != tree.Dir && f.dev == all[0].dev })
 }
 
 // within reports whether path is dir or below it.
