@@ -34,6 +34,7 @@ import (
 
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/examples/internal/model"
+	"github.com/vivarium-go/vivarium/examples/internal/place"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
@@ -120,20 +121,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	place, err := s.place(ctx, getenv, stdout)
+	at, err := place.Open(ctx, s.driver, &place.Options{
+		Dir: filepath.Join(s.data, "sandboxes"), Image: s.image, Getenv: getenv, Progress: stdout,
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("-driver: %w", err)
 	}
-	defer func() { err = errors.Join(err, place.close()) }()
+	defer func() { err = errors.Join(err, at.Close()) }()
 	volumes, err := openVolumes(filepath.Join(s.data, "volumes"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, volumes.Close()) }()
 	handler, err := sandboxhttp.New(&sandboxhttp.Config{
-		Provider: place.provider,
+		Provider: at.Provider,
 		Auth:     auth,
-		Sandbox:  place.sandbox,
+		Sandbox:  at.Sandbox,
 		// The sandbox is the limit: Claude may do in it what it likes.
 		Claude:  &claude.Options{Endpoint: api.Endpoint, PermissionMode: claude.PermissionBypass},
 		Volumes: volumes.open,
@@ -155,7 +158,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if api.Notice != "" {
 		fmt.Fprintln(stdout, api.Notice)
 	}
-	fmt.Fprintf(stdout, "Claude Code %s is ready on http://%s\n", place.version, listener.Addr())
+	fmt.Fprintf(stdout, "Claude Code %s is ready on http://%s\n", at.Version, listener.Addr())
 	return serve(ctx, listener, mux, handler, stdout)
 }
 

@@ -198,6 +198,7 @@ func mainJob(t *testing.T, s *server) {
 	if end["end"] != "completed" || !strings.Contains(strings.Join(lines, "\n"), "made by Claude") {
 		t.Fatalf("the second run ended with %v:\n%s", end, strings.Join(lines, "\n"))
 	}
+	goBack(t, s, id)
 	gone := s.object(t, "DELETE", "/sandbox/"+id, "", http.StatusOK)
 	if gone["version"] == nil {
 		t.Fatalf("deleting saved nothing: %v", gone)
@@ -209,6 +210,26 @@ func mainJob(t *testing.T, s *server) {
 		t.Errorf("the new sandbox has not the old one's files:\n%s", strings.Join(lines, "\n"))
 	}
 	s.do(t, "DELETE", "/sandbox/"+id+"?sync=false", "", http.StatusOK)
+}
+
+// goBack saves, lets Claude change the file, and restores what was saved.
+func goBack(t *testing.T, s *server, id string) {
+	t.Helper()
+	saved := s.object(t, "POST", "/sandbox/"+id+"/sync", `{"note":"made"}`, http.StatusCreated)
+	if saved["files"] != 1.0 || saved["note"] != "made" || saved["author"] != account {
+		t.Fatalf("saved %v", saved)
+	}
+	s.run(t, id, `{"prompt":"write hello.txt: spoiled\nwrite extra.txt: more"}`)
+	version, _ := json.Marshal(saved["id"])
+	restored := s.object(t, "POST", "/sandbox/"+id+"/restore", `{"version":`+string(version)+`}`, http.StatusOK)
+	lines, _ := s.run(t, id, `{"prompt":"run: cat *"}`)
+	if said := strings.Join(lines, "\n"); restored["id"] != saved["id"] || !strings.Contains(said, "made by Claude") || strings.Contains(said, "spoiled") {
+		t.Errorf("after going back to %v:\n%s", restored, said)
+	}
+	list, _ := s.object(t, "GET", "/sandbox/"+id+"/versions", "", http.StatusOK)["versions"].([]any)
+	if len(list) != 1 {
+		t.Errorf("the versions are %v", list)
+	}
 }
 
 // A server that is started again serves the sandboxes of the one before.

@@ -22,13 +22,16 @@ const notice = "No ANTHROPIC_API_KEY: a scripted stand-in answers, not a model. 
 // ANTHROPIC_AUTH_TOKEN for one that is sent as a bearer token, and
 // ANTHROPIC_BASE_URL for another place than Anthropic's. The key stays in this
 // process; see package broker.
-func Open(getenv func(string) string) (*API, error) {
+func Open(getenv func(string) string) (*API, error) { return OpenOr(getenv, claudetest.Prompted()) }
+
+// OpenOr is Open with another script for the stand-in.
+func OpenOr(getenv func(string) string, script claudetest.Script) (*API, error) {
 	key := broker.APIKey(getenv("ANTHROPIC_API_KEY"))
 	if key.IsZero() {
 		key = broker.BearerToken(getenv("ANTHROPIC_AUTH_TOKEN"))
 	}
 	if key.IsZero() {
-		stand := claudetest.NewHandler(claudetest.Prompted(), &claudetest.Options{Keep: -1})
+		stand := claudetest.NewHandler(script, &claudetest.Options{Keep: -1})
 		return &API{Endpoint: claude.Endpoint{Handler: stand}, Notice: notice}, nil
 	}
 	b, err := broker.New(&broker.Options{Key: key, Upstream: getenv("ANTHROPIC_BASE_URL")})
