@@ -12,6 +12,8 @@ import (
 
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
+	"github.com/vivarium-go/vivarium/storage"
+	"github.com/vivarium-go/vivarium/storage/storagetest"
 )
 
 // openProvider stands for localbox.Open(nil), which needs a machine that can
@@ -117,4 +119,29 @@ func ExampleHandler_Shutdown() {
 	defer cancel()
 	fmt.Println(h.Shutdown(ctx), srv.Shutdown(ctx))
 	// Output: <nil> <nil>
+}
+
+// Workspaces in one bucket for all accounts: Key never is the same for two of
+// them. A bucket of the client's own is refused here.
+func ExampleVolumeRequest() {
+	bucket := new(storagetest.Memory) // as dirbucket.Open or s3bucket.Open give
+	volumes := func(_ context.Context, account string, req sandboxhttp.VolumeRequest) (*storage.Volume, error) {
+		if req.S3 != nil {
+			return nil, fmt.Errorf("%w: leave s3 out: workspaces are kept here", sandbox.ErrInvalid)
+		}
+		return storage.NewVolume(bucket, req.Key, &storage.Options{Exclude: []string{"node_modules/"}}), nil
+	}
+	h, err := sandboxhttp.New(&sandboxhttp.Config{Provider: openProvider(), Auth: sandboxhttp.Local("me"), Volumes: volumes})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer h.Shutdown(context.Background())
+
+	r := httptest.NewRequest(http.MethodPost, "http://localhost/sandbox", strings.NewReader(`{"volume_name":"notes","s3":{"bucket":"mine"}}`))
+	r.RemoteAddr = "127.0.0.1:50000"
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	fmt.Println(w.Code)
+	// Output: 422
 }

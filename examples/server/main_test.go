@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-go/vivarium/internal/clitest"
+	"github.com/vivarium-go/vivarium/internal/s3test"
 	"github.com/vivarium-go/vivarium/sandbox/modalbox/modaltest"
 	"github.com/vivarium-go/vivarium/sandbox/sandboxtest"
 )
@@ -179,12 +180,30 @@ func TestServerOnModal(t *testing.T) {
 	mainJob(t, start(t, t.TempDir(), env, "-driver", "modal", "-image", "debian:12-slim"))
 }
 
+// TestServerOnS3 keeps the workspace in a bucket that the client brings.
+func TestServerOnS3(t *testing.T) {
+	store := s3test.Start(t)
+	settings, err := json.Marshal(map[string]string{
+		"bucket": store.Bucket, "endpoint": store.Endpoint, "region": store.Region, "prefix": "server-test",
+		"access_key_id": store.AccessKey, "secret_access_key": store.SecretKey,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mainJobIn(t, start(t, t.TempDir(), nil), `{"volume_name":"work","s3":`+string(settings)+`}`)
+}
+
 func mainJob(t *testing.T, s *server) {
+	t.Helper()
+	mainJobIn(t, s, `{"volume_name":"work"}`)
+}
+
+func mainJobIn(t *testing.T, s *server, config string) {
 	t.Helper()
 	if !strings.Contains(s.output.String(), "stand-in") {
 		t.Errorf("the terminal does not say that a stand-in answers:\n%s", s.output)
 	}
-	box := s.object(t, "POST", "/sandbox", `{"volume_name":"work"}`, http.StatusCreated)
+	box := s.object(t, "POST", "/sandbox", config, http.StatusCreated)
 	id, _ := box["id"].(string)
 	if id == "" || box["state"] != "running" || box["isolated"] != true {
 		t.Fatalf("the sandbox is %v", box)
@@ -203,7 +222,7 @@ func mainJob(t *testing.T, s *server) {
 	if gone["version"] == nil {
 		t.Fatalf("deleting saved nothing: %v", gone)
 	}
-	again := s.object(t, "POST", "/sandbox", `{"volume_name":"work"}`, http.StatusCreated)
+	again := s.object(t, "POST", "/sandbox", config, http.StatusCreated)
 	id, _ = again["id"].(string)
 	lines, _ = s.run(t, id, `{"prompt":"run: cat hello.txt"}`)
 	if !strings.Contains(strings.Join(lines, "\n"), "made by Claude") {
