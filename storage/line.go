@@ -82,16 +82,21 @@ func (v *Volume) slots(ctx context.Context) (all []uint64, err error) {
 		if err != nil {
 			return nil, err
 		}
-		name := strings.TrimPrefix(object.Key, prefix)
-		if strings.HasSuffix(name, ".json") {
+		if strings.HasSuffix(object.Key, ".json") {
 			return nil, fmt.Errorf("%s is of format 1, which only development builds before this one wrote; unpack its archives by hand (zstd -dc _archives/ID.tar.zst | tar -x) and sync them to a new volume: %w", object.Key, errors.ErrUnsupported)
 		}
-		slot, err := strconv.ParseUint(name, 10, 64)
-		if err == nil && len(name) == 10 && slot > 0 {
+		if slot, ok := v.slotOf(object.Key); ok {
 			all = append(all, slot)
 		}
 	}
 	return all, nil
+}
+
+// slotOf is the inverse of slotKey.
+func (v *Volume) slotOf(key string) (uint64, bool) {
+	name := strings.TrimPrefix(key, v.slotPrefix())
+	slot, err := strconv.ParseUint(name, 10, 64)
+	return slot, err == nil && len(name) == 10 && slot > 0
 }
 
 // record reads the records of some slots at once; nil where a slot is empty.
@@ -231,6 +236,13 @@ func (v *Volume) records(ctx context.Context, limit int64) iter.Seq2[*record, er
 			yield(nil, err)
 			return
 		}
+		v.recordsIn(ctx, slots, val, limit)(yield)
+	}
+}
+
+// recordsIn gives the records in slots that hold versions.
+func (v *Volume) recordsIn(ctx context.Context, slots []uint64, val *validity, limit int64) iter.Seq2[*record, error] {
+	return func(yield func(*record, error) bool) {
 		for chunk := range slices.Chunk(slots, recordsAtOnce) {
 			for _, got := range v.fetch(ctx, chunk, limit) {
 				switch {
@@ -252,27 +264,52 @@ func (v *Volume) validSlots(ctx context.Context) ([]uint64, *validity, error) {
 	if v.err != nil {
 		return nil, nil, v.err
 	}
-	slots, err := v.slots(ctx)
-	if err != nil || len(slots) == 0 {
-		return nil, nil, err
-	}
-	slices.Reverse(slots)
-	// The last record that can be read knows the newest fence.
-	fence := uint64(0)
-	for _, got := range v.fetch(ctx, slots[:min(len(slots), recordsAtOnce)], headBytes) {
-		if got.err == nil {
-			if fence = got.r.Fence; got.r.Kind == kindFence {
-				fence = got.r.Slot
-			}
-			break
+	for missing := uint64(0); ; {
+		slots, err := v.allSlots(ctx)
+		if err != nil || len(slots) == 0 {
+			return nil, nil, err
 		}
+		slices.Reverse(slots)
+		// The last record that can be read knows the newest fence.
+		fence := uint64(0)
+		for _, got := range v.fetch(ctx, slots[:min(len(slots), recordsAtOnce)], headBytes) {
+			if got.err == nil {
+				if fence = got.r.Fence; got.r.Kind == kindFence {
+					fence = got.r.Slot
+				}
+				break
+			}
+		}
+		val, err := v.validity(ctx, fence)
+		if errors.Is(err, fs.ErrNotExist) && fence != missing {
+			missing = fence // a newer fence has come since
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		slots = slices.DeleteFunc(slots, func(slot uint64) bool { return !val.maybe(slot) })
+		return slots, val, nil
 	}
-	val, err := v.validity(ctx, fence)
+}
+
+// allSlots is slots with those, too, that follow and that the bucket's list does not
+// show yet.
+func (v *Volume) allSlots(ctx context.Context) ([]uint64, error) {
+	slots, err := v.slots(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	slots = slices.DeleteFunc(slots, func(slot uint64) bool { return !val.maybe(slot) })
-	return slots, val, nil
+	for next := slices.Max(append(slots, 0)) + 1; ; next++ {
+		_, err := v.get(ctx, v.slotKey(next), 1, 1)
+		if errors.Is(err, fs.ErrNotExist) {
+			return slots, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		slots = append(slots, next)
+	}
 }
 
 type fetched struct {
@@ -337,13 +374,16 @@ func (v *Volume) commit(ctx context.Context, l *line, r *record) error {
 			return err
 		}
 		if there == nil {
+			if err := v.stands(ctx, l, r); err != nil {
+				return err
+			}
 			if conflict {
 				return &ConflictError{Head: l.headID(), Kept: r.version()}
 			}
 			return nil
 		}
 		if there.Kind == kindFence && since(l.read) > there.Grace/2 {
-			return fmt.Errorf("%w: a Prune overtook this Sync, which took longer than half of the grace of %v: sync again, or prune with a longer grace", ErrConflict, there.Grace)
+			return fmt.Errorf("%w, which took longer than half of the grace of %v: sync again, or prune with a longer grace", errOvertaken, there.Grace)
 		}
 		before := l.headID()
 		if err := l.follow(ctx, v, there); err != nil {
@@ -351,6 +391,34 @@ func (v *Volume) commit(ctx context.Context, l *line, r *record) error {
 		}
 		conflict = conflict || l.headID() != before
 	}
+}
+
+// errOvertaken is a Sync that a Prune made worthless.
+var errOvertaken = fmt.Errorf("%w: a Prune overtook this", ErrConflict)
+
+// slotRest is how long a slot keeps its record at least once nobody needs it, by the
+// bucket's clock. A writer that was quicker than half of it has not written to a slot
+// that had been emptied.
+const slotRest = 24 * time.Hour
+
+// stands makes sure that r, which was written, is valid: a writer that was slow, or
+// stood still, may have found a slot empty that had been in use and lies before a
+// fence.
+func (v *Volume) stands(ctx context.Context, l *line, r *record) error {
+	if since(l.read) <= slotRest/2 {
+		return nil
+	}
+	now, err := v.look(ctx)
+	if err == nil && now.fence > r.Slot {
+		var val *validity
+		if val, err = v.validity(ctx, now.fence); err == nil && !val.is(r) {
+			return fmt.Errorf("%w, which took %v: begin again", errOvertaken, since(l.read).Round(time.Second))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	return nil
 }
 
 // place makes r the record of the slot after l's last.
@@ -400,6 +468,8 @@ func (v *Volume) putRecord(ctx context.Context, r *record) (there *record, err e
 		return parseRecord(got, r.Slot, true)
 	case getErr == nil:
 		return nil, err // another's is there, so ours will never be
+	case errors.Is(err, fs.ErrExist) && errors.Is(getErr, fs.ErrNotExist):
+		return nil, errOvertaken // another's was there, and has been removed since
 	case errors.Is(err, fs.ErrExist):
 		return nil, getErr // another's is there, and cannot be read
 	}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"slices"
 	"time"
+
+	"github.com/vivarium-go/vivarium/storage/internal/tree"
 )
 
 // Keep says which versions Prune keeps. A version is kept when any of the rules
@@ -73,7 +75,6 @@ type pruning struct {
 	v     *Volume
 	keep  Keep
 	fence *record
-	slots []uint64 // that held something when the fence was made
 	done  Pruned
 }
 
@@ -97,21 +98,24 @@ func (p *pruning) run(ctx context.Context) error {
 		return err
 	}
 	live, err := p.live(ctx)
+	if errors.Is(err, fs.ErrNotExist) && p.overtaken(ctx) {
+		return nil // what is left to do, the other Prune does
+	}
 	if err != nil {
 		return err
 	}
-	for _, prefix := range []string{p.v.packKey(""), p.v.treeKey("")} {
+	for _, prefix := range []string{p.v.packKey(""), p.v.treeKey(""), p.v.clockKey("")} {
 		if err := p.sweep(ctx, prefix, live, self.Modified.Add(-p.keep.Grace)); err != nil {
 			return err
 		}
 	}
-	return p.sweepSlots(ctx)
+	return p.sweepSlots(ctx, self.Modified.Add(-max(p.keep.Grace, slotRest)))
 }
 
 // makeFence decides what is forgotten and writes it down, in a slot of its own. It
 // reports false where there is nothing to prune, or only a dry run.
 func (p *pruning) makeFence(ctx context.Context) (bool, error) {
-	for {
+	for seen := uint64(0); ; {
 		l, err := p.v.look(ctx)
 		if err != nil || l.last == 0 {
 			return false, err
@@ -121,19 +125,27 @@ func (p *pruning) makeFence(ctx context.Context) (bool, error) {
 		if l.head != nil {
 			f.Head = l.head.Slot
 		}
-		if err := p.choose(ctx, f); err != nil {
-			return false, err
+		err = p.choose(ctx, f)
+		if err == nil {
+			err = p.carry(ctx, f)
 		}
-		if err := p.carry(ctx, f); err != nil || p.keep.DryRun {
+		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errIncomplete)) && f.Slot != seen {
+			seen = f.Slot // other Prunes may have removed it since
+			continue
+		}
+		if err != nil || p.keep.DryRun {
 			return false, err
 		}
 		there, err := p.v.putRecord(ctx, f)
-		if err != nil {
-			return false, err
+		if err == nil && there == nil {
+			err = p.v.stands(ctx, l, f)
 		}
-		if there == nil {
+		if err == nil && there == nil {
 			p.fence = f
 			return true, nil
+		}
+		if err != nil && !errors.Is(err, errOvertaken) {
+			return false, err
 		}
 		// Another record came first: decide again, with it in view.
 	}
@@ -141,15 +153,20 @@ func (p *pruning) makeFence(ctx context.Context) (bool, error) {
 
 // choose fills in which versions the fence keeps and forgets.
 func (p *pruning) choose(ctx context.Context, f *record) error {
+	val, err := p.v.validity(ctx, f.Fence)
+	if err != nil {
+		return err
+	}
+	slots, err := p.candidates(ctx, f, val)
+	if err != nil {
+		return err
+	}
 	chosen := p.keep.chooser()
-	for r, err := range p.v.records(ctx, headBytes) {
+	for r, err := range p.v.recordsIn(ctx, slots, val, headBytes) {
 		if err != nil {
 			return err
 		}
-		if r.Slot >= f.Slot {
-			continue // it came since, and will be met at the fence's slot
-		}
-		if v := r.version(); r.Slot == f.Head || chosen(v) {
+		if v := r.version(); chosen(v, r.Slot == f.Head) {
 			f.Valid = append(f.Valid, slotID{Slot: r.Slot, ID: r.ID})
 			p.done.Kept++
 		} else {
@@ -157,12 +174,36 @@ func (p *pruning) choose(ctx context.Context, f *record) error {
 			p.done.Forgotten = append(p.done.Forgotten, v)
 		}
 	}
-	if err := context.Cause(ctx); err != nil {
-		return err
+	return context.Cause(ctx)
+}
+
+// errIncomplete is a list of slots that lacks some that there are.
+var errIncomplete = errors.New("the bucket's list lags behind, or records were removed: try again later")
+
+// candidates gives the slots that can hold valid versions, newest first. A version
+// that the bucket's list hides would be lost, so each slot after the fence before
+// has to be there: none of these was ever emptied.
+func (p *pruning) candidates(ctx context.Context, f *record, val *validity) (slots []uint64, err error) {
+	listed, err := p.v.allSlots(ctx)
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	p.slots, err = p.v.slots(ctx)
-	return err
+	for slot := range val.named {
+		slots = append(slots, slot)
+	}
+	n := uint64(0)
+	for _, slot := range listed {
+		if slot > f.Fence && slot < f.Slot {
+			slots = append(slots, slot)
+			n++
+		}
+	}
+	if want := f.Slot - 1 - f.Fence; n != want {
+		return nil, fmt.Errorf("%d of %d records are listed: %w", n, want, errIncomplete)
+	}
+	slices.Sort(slots)
+	slices.Reverse(slots)
+	return slots, nil
 }
 
 // carry takes over what the fence before had forgotten, until that is older than
@@ -196,7 +237,7 @@ func (p *pruning) carry(ctx context.Context, f *record) error {
 
 // now asks the bucket what time it is, by a small object.
 func (p *pruning) now(ctx context.Context) (time.Time, error) {
-	key := p.v.name + "/_clock/" + newNonce()
+	key := p.v.clockKey(newNonce())
 	if err := p.v.bucket.Put(ctx, key, noBytes{}, nil); err != nil {
 		return time.Time{}, err
 	}
@@ -206,32 +247,49 @@ func (p *pruning) now(ctx context.Context) (time.Time, error) {
 	return o.Modified, errors.Join(err, p.v.bucket.Delete(cleanCtx, key))
 }
 
+// overtaken reports whether another Prune has made a fence since.
+func (p *pruning) overtaken(ctx context.Context) bool {
+	l, err := p.v.look(ctx)
+	return err == nil && l.fence > p.fence.Slot
+}
+
 // live collects the names of the objects that versions need, those included that
 // were forgotten less than the grace ago.
 func (p *pruning) live(ctx context.Context) (map[string]bool, error) {
 	live := map[string]bool{}
+	var name string // of the listing that was read last, as neighbours share theirs
+	var base *tree.Tree
 	for _, id := range slices.Concat(p.fence.Valid, p.fence.Forgotten) {
 		r, err := p.v.readRecord(ctx, id.Slot, -1)
-		if errors.Is(err, fs.ErrNotExist) && !slices.Contains(p.slots, id.Slot) {
-			continue // forgotten, and removed by another Prune since
-		}
-		if err != nil {
-			return nil, fmt.Errorf("version %s: %w", id.ID, err)
-		}
-		if live[r.Tree.Name] && r.Delta == nil {
+		if err == nil && live[r.Tree.Name] && r.Delta == nil {
 			continue // seen already
 		}
-		loaded, err := p.v.load(ctx, r)
+		if err == nil && r.Tree.Name != name {
+			name = r.Tree.Name
+			base, err = p.v.loadTree(ctx, r.Tree)
+			live[name] = true
+			// What only the base refers to stays too, as it is read with the base.
+			addPacks(live, base)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("version %s: %w", id.ID, err)
 		}
-		live[r.Tree.Name] = true
-		// What only the base refers to stays too, as it is read with the base.
-		for _, f := range slices.Concat(loaded.base.Frames(), loaded.tree.Frames()) {
-			live[f.Pack.Name] = true
+		k, err := r.on(base)
+		if err != nil {
+			return nil, fmt.Errorf("object %s: %w", p.v.slotKey(r.Slot), err)
 		}
+		addPacks(live, k.tree)
 	}
 	return live, nil
+}
+
+func addPacks(names map[string]bool, t *tree.Tree) {
+	if t == nil {
+		return
+	}
+	for _, f := range t.Frames() {
+		names[f.Pack.Name] = true
+	}
 }
 
 // sweep removes the objects below prefix that are not live and older than before.
@@ -250,18 +308,23 @@ func (p *pruning) sweep(ctx context.Context, prefix string, live map[string]bool
 	return nil
 }
 
-// sweepSlots empties the slots before the fence that hold neither a version nor
-// what was forgotten a short time ago.
-func (p *pruning) sweepSlots(ctx context.Context) error {
-	keep := map[uint64]bool{}
+// sweepSlots empties the slots before the fence that were written before then and
+// hold neither a version, nor what was forgotten a short time ago, nor the fence
+// that this one built on, which others may be about to read.
+func (p *pruning) sweepSlots(ctx context.Context, before time.Time) error {
+	keep := map[uint64]bool{p.fence.Fence: true}
 	for _, id := range slices.Concat(p.fence.Valid, p.fence.Forgotten) {
 		keep[id.Slot] = true
 	}
-	for _, slot := range p.slots {
-		if slot >= p.fence.Slot || keep[slot] {
+	for o, err := range p.v.bucket.List(ctx, p.v.slotPrefix()) {
+		if err != nil {
+			return err
+		}
+		slot, ok := p.v.slotOf(o.Key)
+		if !ok || slot >= p.fence.Slot || keep[slot] || !o.Modified.Before(before) {
 			continue
 		}
-		if err := p.remove(ctx, p.v.slotKey(slot), 0); err != nil {
+		if err := p.remove(ctx, o.Key, o.Size); err != nil {
 			return err
 		}
 	}
@@ -277,10 +340,11 @@ func (p *pruning) remove(ctx context.Context, key string, size int64) error {
 	return nil
 }
 
-// chooser gives a function that is to be called with each version, newest first.
-func (k Keep) chooser() func(*Version) bool {
+// chooser gives a function that is to be called with each version, newest first, and
+// whether it is the newest of the line.
+func (k Keep) chooser() func(v *Version, newest bool) bool {
 	if k.Last+k.Hourly+k.Daily+k.Weekly+k.Monthly+k.Yearly == 0 && k.Within == 0 && k.Also == nil {
-		return func(*Version) bool { return true }
+		return func(*Version, bool) bool { return true }
 	}
 	now := time.Now()
 	type rule struct {
@@ -301,8 +365,8 @@ func (k Keep) chooser() func(*Version) bool {
 		{left: k.Monthly, of: layout("200601")},
 		{left: k.Yearly, of: layout("2006")},
 	}
-	return func(v *Version) bool {
-		keep := k.Within > 0 && now.Sub(v.Time) < k.Within
+	return func(v *Version, newest bool) bool {
+		keep := newest || k.Within > 0 && now.Sub(v.Time) < k.Within
 		for _, r := range rules {
 			if period := r.of(v.Time.UTC()); r.left > 0 && period != r.last {
 				r.left--
@@ -334,7 +398,7 @@ func (v *Volume) Delete(ctx context.Context) error {
 }
 
 func (v *Volume) deleteAll(ctx context.Context) error {
-	for _, prefix := range []string{v.slotPrefix(), v.treeKey(""), v.packKey(""), v.name + "/_clock/"} {
+	for _, prefix := range []string{v.slotPrefix(), v.treeKey(""), v.packKey(""), v.clockKey("")} {
 		var keys []string
 		for o, err := range v.bucket.List(ctx, prefix) {
 			if err != nil {

@@ -23,6 +23,7 @@ const (
 	kindFence     = "fence"    // what Prune left of the slots before it
 	recordMagic   = "vivarium-volume 2 "
 	maxRecordHead = 1 << 20
+	maxFence      = 64 << 20 // of about 700,000 versions
 	maxSlot       = 9_999_999_999
 	maxTree       = 1 << 31 // bytes of a listing, unpacked
 )
@@ -103,7 +104,10 @@ func (r *record) encode() ([]byte, error) {
 	if err := enc.Encode(r); err != nil {
 		return nil, err
 	}
-	if head.Len() > maxRecordHead {
+	switch {
+	case r.Kind == kindFence && head.Len() > maxFence:
+		return nil, fmt.Errorf("its record would have %d bytes, and %d are allowed: keep fewer versions", head.Len(), maxFence)
+	case r.Kind != kindFence && head.Len() > maxRecordHead:
 		return nil, fmt.Errorf("its record would have %d bytes, and %d are allowed: shorten the note", head.Len(), maxRecordHead)
 	}
 	sum := sha256.Sum256(head.Bytes())
@@ -207,7 +211,7 @@ var nameShape = regexp.MustCompile(`^[0-9a-f]{64}\.[a-z2-7]{8}$`)
 
 func (s *stored) sound(named bool) bool {
 	sum, err := hex.DecodeString(s.SHA256)
-	return err == nil && len(sum) == 32 && s.Size >= 0 && s.Raw >= 0 && s.Raw <= maxTree &&
+	return err == nil && len(sum) == 32 && s.Size >= 0 && s.Size <= maxTree && s.Raw >= 0 && s.Raw <= maxTree &&
 		named == nameShape.MatchString(s.Name)
 }
 

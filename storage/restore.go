@@ -180,7 +180,10 @@ func (r *record) on(base *tree.Tree) (k *known, err error) {
 // loadTree reads a listing that is an object of its own.
 func (v *Volume) loadTree(ctx context.Context, s *stored) (*tree.Tree, error) {
 	key := v.treeKey(s.Name)
-	data, err := v.getRange(ctx, key, 0, s.Size)
+	data, err := v.get(ctx, key, s.Size, s.Size) // no memory ahead for what a record says
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("object %s: %w: it is missing: %w", key, ErrCorrupt, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +210,9 @@ func decodeListing(data []byte, s *stored) (*tree.Tree, error) {
 	for _, f := range t.Frames() {
 		if !nameShape.MatchString(f.Pack.Name) {
 			return nil, fmt.Errorf("%w: a pack called %q", ErrCorrupt, clip(f.Pack.Name))
+		}
+		if max(f.Stored, f.Size) > maxFrame {
+			return nil, fmt.Errorf("%w: a frame of %d bytes", ErrCorrupt, max(f.Stored, f.Size))
 		}
 	}
 	return t, nil

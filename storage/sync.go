@@ -231,7 +231,7 @@ func (s *syncing) open(ctx context.Context, bytes int64) error {
 		return nil
 	}
 	if bytes >= worthLooking {
-		for _, t := range s.v.olderTrees(ctx, s.line.head) {
+		for _, t := range s.v.olderTrees(ctx, s.line) {
 			s.in.blobs.add(t)
 		}
 	}
@@ -247,16 +247,20 @@ const (
 	olderMost    = 3
 )
 
-// olderTrees gives the listings that a few versions before head build on, besides
-// head's own. What cannot be read of them is left out: it only saves room.
-func (v *Volume) olderTrees(ctx context.Context, head *record) (all []*tree.Tree) {
-	seen := map[string]bool{head.Tree.Name: true}
+// olderTrees gives the listings that a few versions before the head build on, besides
+// the head's own. What cannot be read of them is left out: it only saves room.
+func (v *Volume) olderTrees(ctx context.Context, l *line) (all []*tree.Tree) {
+	seen := map[string]bool{l.head.Tree.Name: true}
 	looked := 0
+	val, err := v.validity(ctx, l.fence) // what a list lags behind could call valid is not
+	if err != nil {
+		return nil
+	}
 	for r, err := range v.records(ctx, headBytes) {
 		if looked++; looked > olderLooks || len(all) == olderMost {
 			break
 		}
-		if err != nil || seen[r.Tree.Name] {
+		if err != nil || !val.is(r) || seen[r.Tree.Name] {
 			continue
 		}
 		seen[r.Tree.Name] = true

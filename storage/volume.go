@@ -217,6 +217,8 @@ func (v *Volume) packKey(name string) string { return v.name + "/_packs/" + name
 
 func (v *Volume) treeKey(name string) string { return v.name + "/_trees/" + name }
 
+func (v *Volume) clockKey(name string) string { return v.name + "/_clock/" + name }
+
 // fail wraps an error once, with what was being done.
 func (v *Volume) fail(op string, err error) error {
 	return fmt.Errorf("storage: %s volume %s: %w", op, v.name, err)
