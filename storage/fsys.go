@@ -88,8 +88,9 @@ type fileSystem struct {
 }
 
 type openedFrame struct {
-	frame *tree.Frame
-	data  []byte
+	frame   *tree.Frame
+	data    []byte
+	checked map[*tree.Blob]bool // blobs that are what was stored
 }
 
 // openFrames is how many unpacked frames a file system keeps.
@@ -251,45 +252,62 @@ func (i *fileInfo) ModTime() time.Time { return i.entry.ModTime }
 func (i *fileInfo) IsDir() bool        { return i.entry.Mode.IsDir() }
 func (i *fileInfo) Sys() any           { return i.entry }
 
-// blob gives contents.
+// blob gives contents, which are checked once for as long as their frame is kept.
 func (f *fileSystem) blob(b *tree.Blob) ([]byte, error) {
-	data, ok := f.kept(b.Frame)
-	if !ok {
-		key := f.v.packKey(b.Frame.Pack.Name)
-		packed, err := f.v.getRange(f.ctx, key, int64(b.Frame.Off), int64(b.Frame.Stored))
+	data, checked := f.kept(b)
+	if checked {
+		return data, nil
+	}
+	where := func(err error) error {
+		return fmt.Errorf("object %s, bytes %d to %d: %w", f.v.packKey(b.Frame.Pack.Name), b.Frame.Off, b.Frame.Off+b.Frame.Stored, err)
+	}
+	if data == nil {
+		packed, err := f.v.getRange(f.ctx, f.v.packKey(b.Frame.Pack.Name), int64(b.Frame.Off), int64(b.Frame.Stored))
 		if err != nil {
 			return nil, err
 		}
 		if data, err = openFrame(b.Frame, packed); err != nil {
-			return nil, fmt.Errorf("object %s, bytes %d to %d: %w", key, b.Frame.Off, b.Frame.Off+b.Frame.Stored, err)
+			return nil, where(err)
 		}
-		f.keep(b.Frame, data)
 	}
 	if err := checkBlob(b, data); err != nil {
-		return nil, fmt.Errorf("object %s, bytes %d to %d: %w", f.v.packKey(b.Frame.Pack.Name), b.Frame.Off, b.Frame.Off+b.Frame.Stored, err)
+		return nil, where(err)
 	}
+	f.keep(b, data)
 	return data[b.Off : b.Off+b.Len], nil
 }
 
-func (f *fileSystem) kept(frame *tree.Frame) ([]byte, bool) {
+// kept gives a blob's contents if they are at hand and checked, else the contents
+// of its frame if those are.
+func (f *fileSystem) kept(b *tree.Blob) (data []byte, checked bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, o := range f.frames {
-		if o.frame == frame {
-			f.frames = append(slices.Delete(f.frames, i, i+1), o)
-			return o.data, true
+		if o.frame != b.Frame {
+			continue
 		}
+		f.frames = append(slices.Delete(f.frames, i, i+1), o)
+		if o.checked[b] {
+			return o.data[b.Off : b.Off+b.Len], true
+		}
+		return o.data, false
 	}
 	return nil, false
 }
 
-func (f *fileSystem) keep(frame *tree.Frame, data []byte) {
+func (f *fileSystem) keep(b *tree.Blob, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for _, o := range f.frames {
+		if o.frame == b.Frame {
+			o.checked[b] = true
+			return
+		}
+	}
 	if len(f.frames) == openFrames {
 		f.frames = slices.Delete(f.frames, 0, 1)
 	}
-	f.frames = append(f.frames, openedFrame{frame, data})
+	f.frames = append(f.frames, openedFrame{b.Frame, data, map[*tree.Blob]bool{b: true}})
 }
 
 // openFile is an open file. ReadAt is safe for concurrent use.

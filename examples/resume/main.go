@@ -201,6 +201,6 @@ func (w *work) ask(ctx context.Context, sb *sandbox.Sandbox, prompt string) erro
 	if err != nil {
 		return err
 	}
-	w.sessionID = result.SessionID
+	w.sessionID = result.SessionID()
 	return nil
 }

@@ -84,7 +84,7 @@ func newPipe() pipe {
 
 func newCLI(b *Box, e *driver.Exec) *CLI {
 	c := &CLI{
-		Args: slices.Clone(e.Args), Env: slices.Clone(e.Env), Dir: e.Dir, box: b,
+		Args: unlocked(e.Args), Env: slices.Clone(e.Env), Dir: e.Dir, box: b,
 		stdin: newPipe(), stdout: newPipe(), stderr: newPipe(), prompts: make(chan Prompt, 64),
 		handlers: map[string]func(Line) (any, error){}, asked: map[string]*Question{},
 		interrupted: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{}),
@@ -222,3 +222,12 @@ func (p process) Kill(context.Context) error {
 }
 
 func (p process) Resize(context.Context, driver.Winsize) error { return nil }
+
+// unlocked gives a command line without the shell that package claude starts the
+// CLI with, to hold the conversation's lock: sh -c SCRIPT sh ID PROGRAM ARG….
+func unlocked(args []string) []string {
+	if len(args) > 5 && args[0] == "sh" && args[1] == "-c" {
+		args = args[5:]
+	}
+	return slices.Clone(args)
+}
