@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -454,7 +455,8 @@ func (v *Volume) putRecord(ctx context.Context, r *record) (there *record, err e
 		return nil, err
 	}
 	key := v.slotKey(r.Slot)
-	err = v.bucket.Put(ctx, key, bytes.NewReader(data), &PutOptions{IfAbsent: true})
+	sum := sha256.Sum256(data)
+	err = v.bucket.Put(ctx, key, bytes.NewReader(data), &PutOptions{IfAbsent: true, SHA256: sum[:], Size: int64(len(data))})
 	if err == nil || errors.Is(err, fs.ErrInvalid) {
 		return nil, err
 	}
