@@ -3,7 +3,6 @@ package storage_test
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,9 +13,9 @@ import (
 	"github.com/vivarium-go/vivarium/storage/storagetest"
 )
 
-// history makes a volume of three versions, the later ones with deltas, and gives
+// threeVersions makes a volume of three versions, the later ones with deltas, and gives
 // what each holds by its id.
-func history(t *testing.T, bucket storage.Bucket, dir string) map[string]string {
+func threeVersions(t *testing.T, bucket storage.Bucket, dir string) map[string]string {
 	t.Helper()
 	v := storage.NewVolume(bucket, "acme", nil)
 	states := map[string]string{}
@@ -55,91 +54,11 @@ func wantHistory(t *testing.T, what string, bucket storage.Bucket, dir string, w
 	}
 }
 
-// The process is killed at each of its requests, before and after the bucket acts,
-// with every error that S3 has. What was ever listed stays, whole.
-func TestKilledAtEveryRequest(t *testing.T) {
-	faults := map[string]storagetest.Fault{
-		"before": storagetest.Fail, "after": storagetest.LoseAnswer,
-		"slow down": storagetest.Fail.With(storagetest.ErrSlowDown), "internal, after": storagetest.LoseAnswer.With(storagetest.ErrInternal),
-		"unavailable": storagetest.Fail.With(storagetest.ErrUnavailable), "timeout, after": storagetest.LoseAnswer.With(storagetest.ErrTimeout),
-		"cut": storagetest.Cut.After(20),
-	}
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
-			for n := 1; ; n++ {
-				memory, dir := new(storagetest.Memory), workdir(t)
-				want := history(t, memory, dir)
-				write(t, dir, map[string]string{"a": "new", "large": strings.Repeat("0123456789", 100_000)})
-				state := content(t, dir)
-				faulty := &storagetest.Faulty{Bucket: memory, Plan: storagetest.Crash(n, fault)}
-				version, err := storage.NewVolume(faulty, "acme", nil).Sync(t.Context(), storage.Local{}, dir)
-				what := fmt.Sprintf("killed at request %d: %v", n, err)
-				if err == nil {
-					want[version.ID] = state
-				} else if errors.Is(err, storage.ErrUnknownOutcome) {
-					if all := ids(t, storage.NewVolume(memory, "acme", nil)); len(all) == len(want)+1 {
-						want[all[0]] = state
-					}
-				}
-				wantHistory(t, what, memory, dir, want)
-				// Another one goes on as if nothing had been.
-				write(t, dir, map[string]string{"a": "newer"})
-				next, err := storage.NewVolume(memory, "acme", nil).Sync(t.Context(), storage.Local{}, dir)
-				if err != nil {
-					t.Fatalf("%s: the next sync: %v", what, err)
-				}
-				want[next.ID] = content(t, dir)
-				wantHistory(t, what, memory, dir, want)
-				if faulty.Injected() == 0 {
-					break
-				}
-			}
-		})
-	}
-}
-
-// A Prune is killed at each of its requests, with no grace at all, and repeated.
-func TestPruneKilledAtEveryRequest(t *testing.T) {
-	for name, fault := range map[string]storagetest.Fault{"before": storagetest.Fail, "after": storagetest.LoseAnswer} {
-		t.Run(name, func(t *testing.T) {
-			for n := 1; ; n++ {
-				memory, dir := new(storagetest.Memory), workdir(t)
-				want := history(t, memory, dir)
-				faulty := &storagetest.Faulty{Bucket: memory, Plan: storagetest.Crash(n, fault)}
-				keep := storage.Keep{Last: 2, Grace: 1}
-				_, err := storage.NewVolume(faulty, "acme", nil).Prune(t.Context(), keep)
-				what := fmt.Sprintf("killed at request %d: %v", n, err)
-				// Either nothing is forgotten yet, or the oldest is.
-				all := ids(t, storage.NewVolume(memory, "acme", nil))
-				maps.DeleteFunc(want, func(id, _ string) bool { return !slices.Contains(all, id) })
-				if len(all) < 2 {
-					t.Fatalf("%s: %d versions are left", what, len(all))
-				}
-				wantHistory(t, what, memory, dir, want)
-				for range 2 {
-					if _, err := storage.NewVolume(memory, "acme", nil).Prune(t.Context(), keep); err != nil {
-						t.Fatalf("%s: the next prune: %v", what, err)
-					}
-				}
-				all = ids(t, storage.NewVolume(memory, "acme", nil))
-				maps.DeleteFunc(want, func(id, _ string) bool { return !slices.Contains(all, id) })
-				wantHistory(t, what, memory, dir, want)
-				if len(all) != 2 {
-					t.Fatalf("%s: %d versions are left at the end", what, len(all))
-				}
-				if faulty.Injected() == 0 {
-					break
-				}
-			}
-		})
-	}
-}
-
 // One bit is changed in every object, at several places. Verify names the object,
 // and no Restore gives anything but what was stored.
 func TestBitRot(t *testing.T) {
 	memory, dir := new(storagetest.Memory), workdir(t)
-	want := history(t, memory, dir)
+	want := threeVersions(t, memory, dir)
 	v := storage.NewVolume(memory, "acme", nil)
 	if found, err := v.Verify(t.Context()); err != nil || len(found.Problems) != 0 || found.Versions != 3 {
 		t.Fatalf("before: %+v, %v", found, err)

@@ -65,10 +65,26 @@ func (v *Volume) Restore(ctx context.Context, sb Runner, dir, id string) error {
 		return v.err
 	}
 	err := v.restore(ctx, sb, dir, func(ctx context.Context) (*record, error) { return v.byID(ctx, id) })
+	if errors.Is(err, ErrCorrupt) && v.pruned(ctx, id) {
+		err = fmt.Errorf("version %s was pruned: %w", id, fs.ErrNotExist)
+	}
 	if err != nil {
 		return v.fail("restore", err)
 	}
 	return nil
+}
+
+// pruned reports whether a version was forgotten so long ago that its contents may
+// have gone.
+func (v *Volume) pruned(ctx context.Context, id string) bool {
+	_, slot, _ := parseID(id)
+	l, err := v.look(ctx)
+	if err != nil || slot >= l.fence {
+		return false
+	}
+	val, err := v.validity(ctx, l.fence)
+	return err == nil && val.named[slot] != id &&
+		!slices.ContainsFunc(val.fence.Forgotten, func(f slotID) bool { return f.ID == id })
 }
 
 func (v *Volume) restore(ctx context.Context, sb Runner, dir string, find func(context.Context) (*record, error)) error {
