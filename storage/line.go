@@ -201,6 +201,14 @@ func (val *validity) maybe(slot uint64) bool {
 	return val.fence == nil || slot > val.fence.Slot || val.named[slot] != ""
 }
 
+// id gives the ID of the version in a slot, where the fence names it.
+func (val *validity) id(slot uint64) []string {
+	if id := val.named[slot]; id != "" {
+		return []string{id}
+	}
+	return nil
+}
+
 func (val *validity) is(r *record) bool {
 	return r.isVersion() && (val.fence == nil || r.Slot > val.fence.Slot || val.named[r.Slot] == r.ID)
 }
@@ -280,6 +288,9 @@ func (v *Volume) validSlots(ctx context.Context) ([]uint64, *validity, error) {
 				}
 				break
 			}
+			if !lasting(got.err) { // it may be the fence
+				return nil, nil, got.err
+			}
 		}
 		val, err := v.validity(ctx, fence)
 		if errors.Is(err, fs.ErrNotExist) && fence != missing {
@@ -292,6 +303,11 @@ func (v *Volume) validSlots(ctx context.Context) ([]uint64, *validity, error) {
 		slots = slices.DeleteFunc(slots, func(slot uint64) bool { return !val.maybe(slot) })
 		return slots, val, nil
 	}
+}
+
+// lasting reports whether an error of reading a record says what will not change.
+func lasting(err error) bool {
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrNotExist)
 }
 
 // allSlots is slots with those, too, that follow and that the bucket's list does not

@@ -1,91 +1,188 @@
 package storage_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vivarium-go/vivarium/storage"
 	"github.com/vivarium-go/vivarium/storage/storagetest"
 )
 
-func count(t *testing.T, b storage.Bucket, prefix string) (n int) {
+// TestKeep has a version made at each of some times, and a Prune a minute after the
+// last. Times are those of the bubble's clock, which begins with Saturday, 1 January 2000.
+func TestKeep(t *testing.T) {
+	warm(t)
+	hour, day := time.Hour, 24*time.Hour
+	for name, test := range map[string]struct {
+		at   []time.Duration
+		keep storage.Keep
+		want []int // indices of at
+	}{
+		"zero keeps all":              {[]time.Duration{0, hour, day}, storage.Keep{}, []int{0, 1, 2}},
+		"last":                        {[]time.Duration{0, 1, 2, 3}, storage.Keep{Last: 2}, []int{2, 3}},
+		"the newest always":           {[]time.Duration{0, hour}, storage.Keep{Also: func(*storage.Version) bool { return false }}, []int{1}},
+		"within":                      {[]time.Duration{0, hour, 2 * hour}, storage.Keep{Within: 90 * time.Minute}, []int{1, 2}},
+		"hourly":                      {[]time.Duration{0, 59 * time.Minute, hour, 3 * hour, 3*hour + 1}, storage.Keep{Hourly: 3}, []int{1, 2, 4}},
+		"hours without any count not": {[]time.Duration{0, 100 * hour, 200 * hour}, storage.Keep{Hourly: 2}, []int{1, 2}},
+		"daily":                       {[]time.Duration{0, hour, day, 2 * day, 2*day + hour}, storage.Keep{Daily: 2}, []int{2, 4}},
+		"weekly begins on Monday":     {[]time.Duration{0, day, 2 * day, 8 * day, 9 * day}, storage.Keep{Weekly: 3}, []int{1, 3, 4}},
+		"monthly":                     {[]time.Duration{0, 30 * day, 31 * day, 40 * day}, storage.Keep{Monthly: 2}, []int{1, 3}},
+		"yearly":                      {[]time.Duration{0, 365 * day, 366 * day, 400 * day}, storage.Keep{Yearly: 9}, []int{1, 3}},
+		"any of the rules":            {[]time.Duration{0, day, 31 * day, 31*day + hour}, storage.Keep{Last: 1, Monthly: 2}, []int{1, 3}},
+		"also":                        {[]time.Duration{0, 1, 2, 3}, storage.Keep{Last: 1, Also: func(v *storage.Version) bool { return v.Note == "version 1" }}, []int{1, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, start := newHistory(t), time.Now()
+				for n, at := range test.at {
+					time.Sleep(at - time.Since(start))
+					h.must(n)
+				}
+				time.Sleep(time.Minute)
+				var want []string
+				for _, n := range slices.Backward(test.want) {
+					want = append(want, fmt.Sprint("version ", n))
+				}
+				v := storage.NewVolume(h.memory, "acme", nil)
+				dry := test.keep
+				dry.DryRun = true
+				would, err := v.Prune(t.Context(), dry)
+				if err != nil || len(h.check("dry run")) != len(test.at) {
+					t.Fatalf("a dry run: %+v, %v, %q", would, err, h.check("dry run"))
+				}
+				did, err := v.Prune(t.Context(), test.keep)
+				if err != nil || did.Kept != len(want) || len(did.Forgotten) != len(test.at)-len(want) || len(would.Forgotten) != len(did.Forgotten) {
+					t.Fatalf("%+v (%+v), %v", did, would, err)
+				}
+				if got := h.check("prune"); !slices.Equal(got, want) {
+					t.Errorf("kept %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+func TestPruneRefusesNonsense(t *testing.T) {
+	v := storage.NewVolume(new(storagetest.Memory), "acme", nil)
+	for _, keep := range []storage.Keep{{Last: -1}, {Yearly: -1}, {Within: -1}, {Grace: -1}} {
+		if _, err := v.Prune(t.Context(), keep); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%+v: %v", keep, err)
+		}
+	}
+	if done, err := v.Prune(t.Context(), storage.Keep{Last: 1}); err != nil || done.Kept != 0 {
+		t.Errorf("an empty volume: %+v, %v", done, err)
+	}
+}
+
+// What was forgotten stays for the grace and can be restored by its ID, and then goes
+// with its contents.
+func TestForgottenVersionsGoAfterTheGrace(t *testing.T) {
+	warm(t)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHistory(t)
+		old := h.must(0)
+		time.Sleep(48 * time.Hour)
+		h.must(1)
+		v := storage.NewVolume(h.memory, "acme", nil)
+		first, err := v.Prune(t.Context(), storage.Keep{Last: 1})
+		if err != nil || first.Objects != 0 || len(first.Forgotten) != 1 {
+			t.Fatalf("%+v, %v", first, err)
+		}
+		if _, err := v.FS(t.Context(), old.ID); err != nil {
+			t.Errorf("within the grace: %v", err)
+		}
+		time.Sleep(25 * time.Hour)
+		second, err := v.Prune(t.Context(), storage.Keep{Last: 1})
+		if err != nil || second.Objects == 0 || len(second.Forgotten) != 0 {
+			t.Fatalf("%+v, %v", second, err)
+		}
+		if _, err := v.FS(t.Context(), old.ID); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after the grace: %v", err)
+		}
+		h.check("the end")
+	})
+}
+
+func TestPruneStopsAtDamage(t *testing.T) {
+	h := newHistory(t)
+	for n := range 3 {
+		h.must(n)
+	}
+	before := keysOf(t, h.memory, "")
+	for _, prefix := range []string{"acme/_versions/", "acme/_trees/"} {
+		b := new(storagetest.Memory)
+		copyAll(t, h.memory, b)
+		if err := storagetest.FlipByte(t.Context(), b, keysOf(t, b, prefix)[0], -1); err != nil {
+			t.Fatal(err)
+		}
+		_, err := storage.NewVolume(b, "acme", nil).Prune(t.Context(), storage.Keep{Last: 3, Grace: 1})
+		if !errors.Is(err, storage.ErrCorrupt) {
+			t.Errorf("%s: %v", prefix, err)
+		}
+		for _, key := range before {
+			if _, err := b.Stat(t.Context(), key); err != nil {
+				t.Errorf("%s: %v", prefix, err)
+			}
+		}
+	}
+}
+
+func copyAll(t *testing.T, from, to storage.Bucket) {
 	t.Helper()
-	for _, err := range b.List(t.Context(), prefix) {
+	for _, key := range keysOf(t, from, "") {
+		r, err := from.Get(context.Background(), key, 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n++
+		if err := to.Put(context.Background(), key, r, nil); err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Close()
 	}
-	return n
 }
 
-// What is forgotten is not listed from then on, stays restorable for the grace, and
-// goes with a Prune after it. What a failed Sync left goes too.
-func TestPrune(t *testing.T) {
-	memory, dir := new(storagetest.Memory), workdir(t)
-	want := threeVersions(t, memory, dir)
-	v := storage.NewVolume(memory, "acme", nil)
-	all := ids(t, v)
-	if err := memory.Put(t.Context(), "acme/_packs/left-behind", zeros(100), nil); err != nil {
+func TestDelete(t *testing.T) {
+	h := newHistory(t)
+	for n := range 3 {
+		h.must(n)
+	}
+	other := storage.NewVolume(h.memory, "acme/other", nil)
+	if _, err := other.Import(t.Context(), shelf(t, files(1)), ""); err != nil {
 		t.Fatal(err)
 	}
-	dry, err := v.Prune(t.Context(), storage.Keep{Last: 1, DryRun: true})
-	if err != nil || dry.Kept != 1 || len(dry.Forgotten) != 2 || len(ids(t, v)) != 3 {
-		t.Fatalf("dry run: %+v, %v", dry, err)
+	v := storage.NewVolume(h.memory, "acme", nil)
+	if _, err := v.Prune(t.Context(), storage.Keep{Last: 1}); err != nil {
+		t.Fatal(err)
 	}
-	done, err := v.Prune(t.Context(), storage.Keep{Last: 1, Grace: time.Hour})
-	if err != nil || done.Kept != 1 || len(done.Forgotten) != 2 || done.Objects != 0 {
-		t.Fatalf("first: %+v, %v", done, err)
+	faulty := &storagetest.Faulty{Bucket: h.memory, Plan: storagetest.NthOf(storagetest.OpDelete, 3, storagetest.Fail)}
+	if err := storage.NewVolume(faulty, "acme", nil).Delete(t.Context()); !errors.Is(err, storagetest.ErrInjected) {
+		t.Fatal(err)
 	}
-	if got := ids(t, v); !slices.Equal(got, all[:1]) {
-		t.Fatalf("listed are %q", got)
+	if got := h.check("a Delete that was broken off"); len(got) > 0 {
+		t.Logf("versions %q are left", got)
 	}
-	if err := v.Restore(t.Context(), storage.Local{}, dir, all[2]); err != nil || content(t, dir) != want[all[2]] {
-		t.Errorf("within the grace: %v", err)
-	}
-	done, err = v.Prune(t.Context(), storage.Keep{Last: 1, Grace: 1})
-	if err != nil || done.Objects == 0 || count(t, memory, "acme/_packs/left-behind") != 0 {
-		t.Fatalf("second: %+v, %v", done, err)
-	}
-	if err := v.Restore(t.Context(), storage.Local{}, dir, all[0]); err != nil || content(t, dir) != want[all[0]] {
-		t.Errorf("the newest: %v", err)
-	}
-	if _, err := v.Sync(t.Context(), storage.Local{}, dir); err != nil {
-		t.Errorf("Sync after Prune: %v", err)
-	}
-	if err := v.Delete(t.Context()); err != nil || count(t, memory, "") != 0 {
-		t.Errorf("Delete: %v, and %d objects are left", err, count(t, memory, ""))
-	}
-}
-
-func TestKeepRules(t *testing.T) {
-	memory, dir := new(storagetest.Memory), workdir(t)
-	threeVersions(t, memory, dir)
-	v := storage.NewVolume(memory, "acme", nil)
-	oldest := ids(t, v)[2]
-	for name, test := range map[string]struct {
-		keep storage.Keep
-		kept int
-	}{
-		"zero keeps all": {storage.Keep{}, 3},
-		"last":           {storage.Keep{Last: 2}, 2},
-		"more than all":  {storage.Keep{Last: 9}, 3},
-		"yearly":         {storage.Keep{Yearly: 5}, 1},
-		"daily or last":  {storage.Keep{Daily: 1, Last: 2}, 2},
-		"within":         {storage.Keep{Within: time.Hour}, 3},
-		"also":           {storage.Keep{Yearly: 1, Also: func(v *storage.Version) bool { return v.ID == oldest }}, 2},
-	} {
-		test.keep.DryRun = true
-		if done, err := v.Prune(t.Context(), test.keep); err != nil || done.Kept != test.kept || done.Kept+len(done.Forgotten) != 3 {
-			t.Errorf("%s: %+v, %v", name, done, err)
+	for range 2 {
+		if err := v.Delete(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for _, bad := range []storage.Keep{{Last: -1}, {Weekly: -1}, {Within: -1}, {Grace: -1}} {
-		if _, err := v.Prune(t.Context(), bad); !errors.Is(err, fs.ErrInvalid) {
-			t.Errorf("%+v: %v", bad, err)
+	for _, key := range keysOf(t, h.memory, "") {
+		if !strings.HasPrefix(key, "acme/other/") {
+			t.Errorf("%s is left", key)
 		}
+	}
+	if len(ids(t, other)) != 1 {
+		t.Error("the other volume is gone")
+	}
+	h.must(7)
+	if got := h.check("begun anew"); !slices.Equal(got, []string{"version 7"}) {
+		t.Errorf("versions %q", got)
 	}
 }

@@ -27,9 +27,12 @@ type Verified struct {
 type Problem struct {
 	// Object is its key.
 	Object string
-	// Versions are the IDs of those that cannot be restored whole because of it.
+	// Versions are the IDs of those that need it. Of a record that cannot be read,
+	// which holds one version, the ID is known where a Prune has noted it.
 	Versions []string
-	// Err matches ErrCorrupt, and fs.ErrNotExist where the object is missing.
+	// Err matches ErrCorrupt, and fs.ErrNotExist where the object is missing. Of a
+	// record that is, or seems to be, of a later format it matches
+	// errors.ErrUnsupported instead.
 	Err error
 }
 
@@ -86,8 +89,8 @@ func (c *verifying) records(ctx context.Context) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // removed since it was listed
 			continue
-		case errors.Is(err, ErrCorrupt):
-			c.problem(c.v.slotKey(slot), nil, err)
+		case lasting(err):
+			c.problem(c.v.slotKey(slot), val.id(slot), err)
 			continue
 		case err != nil:
 			return err
