@@ -18,8 +18,8 @@ import (
 )
 
 // ExportTar writes a version as a tar archive in POSIX pax format, sparse files in
-// GNU's form, to be unpacked by any tar. Directories come first, then files in the
-// order in which they are stored, then links. An unknown id matches fs.ErrNotExist.
+// GNU's form, to be unpacked by any tar. Members come in the order of paths, each
+// directory before what is in it. An unknown id matches fs.ErrNotExist.
 func (v *Volume) ExportTar(ctx context.Context, id string, w io.Writer) error {
 	if v.err != nil {
 		return v.err
@@ -50,8 +50,8 @@ func (v *Volume) exportTar(ctx context.Context, id string, w io.Writer) error {
 	return buffered.Flush()
 }
 
-// whole gives all entries of a version in the order in which they are best made,
-// and the files among them.
+// whole gives all entries of a version, and the files among them, in the order of
+// paths: a tar gives a directory its time and mode when it has left it.
 func (v *Volume) whole(ctx context.Context, id string) (entries, files []*tree.Entry, err error) {
 	r, err := v.byID(ctx, id)
 	if err != nil {
@@ -61,11 +61,13 @@ func (v *Volume) whole(ctx context.Context, id string) (entries, files []*tree.E
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &plan{}
 	for i := range k.tree.Entries {
-		p.stage = append(p.stage, &k.tree.Entries[i])
+		e := &k.tree.Entries[i]
+		entries = append(entries, e)
+		if e.Kind == tree.File {
+			files = append(files, e)
+		}
 	}
-	entries, files, _ = p.order()
 	return entries, files, nil
 }
 

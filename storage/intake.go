@@ -244,6 +244,7 @@ func (in *intake) hole(n int64) {
 	if n > 0 {
 		in.cur.pieces = append(in.cur.pieces, &piece{size: n, hole: true})
 		in.cur.size += n
+		in.meter.add(0, n)
 	}
 }
 
