@@ -214,20 +214,26 @@ func decodeBlobs(r, sums *reader, frames []Frame) []Blob {
 	return blobs
 }
 
-// maxPaths bounds what the paths of one tree take together, as a few bytes can
-// stand for a long path.
-const maxPaths = 1 << 30
+// mostPaths bounds what the paths of a section of n bytes take together, as a few
+// bytes can stand for a long path. Of a small section they may take more for each
+// byte.
+func mostPaths(n int) int { return max(min(1<<20+1024*n, 128<<20), 64*n) }
 
 func decodePaths(r *reader) []string {
+	most := mostPaths(len(r.b))
 	n := r.count(2)
 	ends := make([]int, 0, n)
 	var all strings.Builder
-	all.Grow(len(r.b))
+	if sum := pathBytes(*r, n, most); sum <= most {
+		all.Grow(sum)
+	} else {
+		r.fail(errors.New("paths that are too long"))
+	}
 	var path []byte
 	for range n {
 		shared := r.uvarint()
 		rest := r.bytes(r.uvarint())
-		if shared > uint64(len(path)) || len(rest) > MaxPath || all.Len() > maxPaths {
+		if shared > uint64(len(path)) || len(rest) > MaxPath || all.Len() > most {
 			r.fail(errors.New("bad path"))
 		}
 		if r.err != nil {
@@ -245,6 +251,22 @@ func decodePaths(r *reader) []string {
 		start = end
 	}
 	return paths
+}
+
+// pathBytes gives how long n paths are together, or more than most where that is
+// passed.
+func pathBytes(r reader, n, most int) (sum int) {
+	for range n {
+		shared, more := r.uvarint(), r.uvarint()
+		r.bytes(more)
+		if r.err != nil || shared > MaxPath {
+			return 0 // the caller finds out
+		}
+		if sum += int(shared) + int(more); sum > most {
+			break
+		}
+	}
+	return sum
 }
 
 func decodeContents(r *reader, e *Entry, blobs []Blob, next *int) {
