@@ -2,11 +2,16 @@
 
 package helper
 
-import "errors"
+import "syscall"
 
-// forker is for sandboxes with an image, which this system has not.
-type forker struct{}
+// thread is for sandboxes with an image, which this system has not.
+type thread struct{}
 
-func newForker() (*forker, error) { return nil, errors.ErrUnsupported }
+func newThread() *thread { return nil }
 
-func (*forker) run(fork func() (int, error)) (int, error) { return fork() }
+func (*thread) run(do func()) { do() }
+
+func forkExec(l *launch, args []string, _ bool) (pid, pidfd int, err error) {
+	pid, err = syscall.ForkExec(l.path, args, &l.attr)
+	return pid, -1, err
+}
