@@ -100,7 +100,7 @@ type once[T any] struct {
 }
 
 // do gives what f returned for the key. f goes on when the context ends, since
-// whoever asks again wants to know; who asked first waits for it all the same.
+// whoever asks again wants to know.
 func (o *onces[T]) do(ctx context.Context, key string, f func(context.Context) (T, error)) (T, error) {
 	o.mu.Lock()
 	job := o.jobs[key]
@@ -108,8 +108,13 @@ func (o *onces[T]) do(ctx context.Context, key string, f func(context.Context) (
 		job = &once[T]{done: make(chan struct{})}
 		makeMap(&o.jobs)
 		o.jobs[key] = job
-		o.mu.Unlock()
-		return o.run(ctx, key, job, f)
+		go func() {
+			defer close(job.done)
+			job.value, job.err = guarded(context.WithoutCancel(ctx), f)
+			if job.err != nil {
+				o.forget(key)
+			}
+		}()
 	}
 	o.mu.Unlock()
 	select {
@@ -119,17 +124,6 @@ func (o *onces[T]) do(ctx context.Context, key string, f func(context.Context) (
 		var none T
 		return none, ctx.Err()
 	}
-}
-
-// run does a job in the goroutine of its first caller: another would take as long
-// to be woken as a small file to be written.
-func (o *onces[T]) run(ctx context.Context, key string, job *once[T], f func(context.Context) (T, error)) (T, error) {
-	defer close(job.done)
-	job.value, job.err = guarded(context.WithoutCancel(ctx), f)
-	if job.err != nil {
-		o.forget(key)
-	}
-	return job.value, job.err
 }
 
 func (o *onces[T]) forget(key string) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -119,9 +120,13 @@ func (p *process) closeStreams() {
 // pipe makes a pipe whose ends block, as a command expects of its own.
 func pipe() (r, w int, err error) {
 	var fds [2]int
-	if err := newPipe(fds[:]); err != nil {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := syscall.Pipe(fds[:]); err != nil {
 		return -1, -1, os.NewSyscallError("pipe", err)
 	}
+	syscall.CloseOnExec(fds[0])
+	syscall.CloseOnExec(fds[1])
 	// A command may open its streams by name (/dev/stdout), as another user than
 	// this one; nobody else can get at a pipe.
 	_ = unix.Fchmod(fds[0], 0o666)

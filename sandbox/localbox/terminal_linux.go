@@ -56,6 +56,3 @@ func widen(fd int, name string) io.ReadCloser {
 	}
 	return &widePipe{File: f}
 }
-
-// newPipe makes a pipe whose ends are closed on exec.
-func newPipe(fds []int) error { return unix.Pipe2(fds, unix.O_CLOEXEC) }

@@ -21,21 +21,14 @@ func (t *tool) write(name string) error {
 	if err != nil {
 		return err
 	}
-	perm, refused := fs.FileMode(0o644), make(chan error, 1)
-	if old == nil {
-		refused <- nil
-	} else {
-		perm = old.Mode() & settable
-		go func() { refused <- t.writable(name) }() // while the other is made
+	perm := fs.FileMode(0o644)
+	if old != nil {
+		if perm, err = t.writable(name); err != nil {
+			return err
+		}
 	}
 	temp := path.Join(path.Dir(name), ".modal-sandbox-fs-tmp-"+rand.Text()[:12])
 	f, err := t.create(temp, perm)
-	if rerr := <-refused; rerr != nil {
-		if err == nil {
-			rerr = errors.Join(rerr, f.Close(), t.cleanUp(temp))
-		}
-		return rerr
-	}
 	if err != nil {
 		if old != nil && errors.Is(err, fs.ErrPermission) {
 			return t.overwrite(name)
@@ -101,13 +94,18 @@ func (t *tool) resolve(name string) (_ string, info fs.FileInfo, err error) {
 	return "", nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ELOOP}
 }
 
-// writable asks whether the file itself could be written, as a rename would not.
-func (t *tool) writable(name string) error {
+// writable asks whether the file itself could be written, as a rename would not,
+// and gives its permissions.
+func (t *tool) writable(name string) (fs.FileMode, error) {
 	f, err := t.fsys.OpenFile(t.ctx, name, os.O_WRONLY, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return f.Close()
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Close()); err != nil {
+		return 0, err
+	}
+	return info.Mode() & settable, nil
 }
 
 // overwrite is for a file in a directory where none can be made.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -147,12 +146,13 @@ func (s *session) fork(req *wire.Request, l *launch, master int) error {
 	cmd := &command{ooms: b.oomKills()}
 	var seq uint64
 	start := func() error {
-		return b.reaper.StartWatched(func() (pid, pidfd int, err error) {
+		return b.reaper.Start(func() (int, error) {
+			var err error
 			if seq, err = b.nextMark(); err != nil {
-				return 0, -1, err
+				return 0, err
 			}
-			pid, pidfd, err = forkExec(l, req.Args, b.boot.Image)
-			return pid, pidfd, startError(l, err)
+			pid, err := b.forker.run(func() (int, error) { return syscall.ForkExec(l.path, req.Args, &l.attr) })
+			return pid, startError(l, err)
 		}, func(pid int) {
 			cmd.pid = pid
 			b.activity.add(1)
@@ -245,7 +245,7 @@ func (b *box) kill(req *wire.Request) error {
 	if err != nil {
 		return err
 	}
-	left, err := lineage.KillOn(b.rights.run, tag.Is, killPatience)
+	left, err := lineage.Kill(tag.Is, killPatience)
 	if err == nil && left > 0 {
 		err = fmt.Errorf("%d processes have not ended after SIGKILL within %v", left, killPatience)
 	}
@@ -282,8 +282,7 @@ func (b *box) oomKills() uint64 {
 // memory.oom_control (v1).
 func OOMKills(text []byte) (n uint64) {
 	for line := range strings.Lines(string(text)) {
-		if count, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			n, _ = strconv.ParseUint(strings.TrimSpace(count), 10, 64)
+		if _, err := fmt.Sscanf(line, "oom_kill %d", &n); err == nil {
 			return n
 		}
 	}

@@ -52,7 +52,7 @@ type box struct {
 	wayOut atomic.Pointer[[]string] // see wire.OpSetEnv
 	tree   tree
 	reaper *reap.Reaper
-	rights *thread        // with an image, has those that commands may not have
+	forker *forker        // nil: any thread may fork
 	user   *identity      // with an image, who commands run as
 	work   chan func()    // runs file operations as that user; nil: any thread may
 	uppers map[string]int // see wire.Boot
@@ -81,11 +81,10 @@ func run(uc *net.UnixConn) int {
 	if !b.boot.Plain {
 		go warmThreads()
 	}
-	// The keeper is a client that may do more, on the connection that started us.
-	keeper := b.newSession(b.keeper)
 	go b.accept(listener)
 	go b.watchIdle()
-	keeper.serve()
+	// The keeper is a client that may do more, on the connection that started us.
+	b.newSession(b.keeper).serve()
 	b.end()
 	return 0
 }
@@ -166,8 +165,8 @@ func (b *box) startImage() (err error) {
 			return err
 		}
 	}
-	b.rights = newThread()
-	return nil
+	b.forker, err = newForker()
+	return err
 }
 
 // awaitRoot waits for the only child to have changed the root.
@@ -288,8 +287,6 @@ func (b *box) occupied() bool {
 	if !b.marks {
 		return false
 	}
-	var pids []int
-	var err error
-	b.rights.run(func() { pids, err = lineage.Processes(lineage.Family(b.boot.Family).Has) })
+	pids, err := lineage.Processes(lineage.Family(b.boot.Family).Has)
 	return err != nil || len(pids) > 0
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,85 +33,40 @@ func SetRights(rights uint64) error {
 	return nil
 }
 
-// limitThread gives up for the calling thread, and what it starts, the rights
-// that commands may not have.
-func limitThread() error {
-	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0)
-	if err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
-	if has == 0 {
-		return nil // what follows was done
-	}
-	if err := SetRights(RootRights); err != nil {
-		return err
-	}
-	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0))
-}
+// forker runs forks on a thread that has no more rights than commands have.
+type forker struct{ jobs chan func() }
 
-// thread runs functions on one thread, which keeps the rights that the helper was
-// started with: others lose them once they have forked.
-type thread struct{ jobs chan func() }
-
-// newThread starts the thread. It lives as long as the process.
-func newThread() *thread {
-	t := &thread{jobs: make(chan func())}
-	ready := make(chan struct{})
+// newForker starts the thread. It lives as long as the process.
+func newForker() (*forker, error) {
+	f := &forker{jobs: make(chan func())}
+	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		close(ready)
-		for job := range t.jobs {
+		err := os.NewSyscallError("prctl", unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0))
+		if err == nil {
+			err = SetRights(RootRights)
+		}
+		ready <- err
+		if err != nil {
+			return // and the thread with it
+		}
+		for job := range f.jobs {
 			job()
 		}
 	}()
-	<-ready
-	return t
+	return f, <-ready
 }
 
-// run runs do there; nil runs it here.
-func (t *thread) run(do func()) {
-	if t == nil {
-		do()
-		return
+// run runs fork there; nil runs it here.
+func (f *forker) run(fork func() (int, error)) (pid int, err error) {
+	if f == nil {
+		return fork()
 	}
 	done := make(chan struct{})
-	t.jobs <- func() {
-		defer close(done)
-		do()
+	f.jobs <- func() {
+		pid, err = fork()
+		close(done)
 	}
 	<-done
-}
-
-const (
-	// helperSlack is how late timers of the helper's threads may be, in
-	// nanoseconds: the runtime's monitor, which wakes every 20 microseconds while
-	// something runs, would take a good part of a processor otherwise.
-	helperSlack = 500_000
-	// commandSlack is the kernel's default (prctl(2), PR_SET_TIMERSLACK).
-	commandSlack = 50_000
-)
-
-// Lazy makes the timers of this thread, and of all that a program has which is
-// run in its place, the helper's.
-func Lazy() error {
-	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_TIMERSLACK, helperSlack, 0, 0, 0))
-}
-
-// forkExec starts a command, with a pidfd where the kernel has them. limited is
-// for a helper with rights that commands may not have.
-func forkExec(l *launch, args []string, limited bool) (pid, pidfd int, err error) {
-	runtime.LockOSThread() // rights and slack are a thread's, and inherited
-	defer runtime.UnlockOSThread()
-	if limited {
-		if err := limitThread(); err != nil {
-			return 0, -1, err
-		}
-	}
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, commandSlack, 0, 0, 0); err != nil {
-		return 0, -1, os.NewSyscallError("prctl", err)
-	}
-	pidfd = -1
-	l.attr.Sys.PidFD = &pidfd
-	pid, err = syscall.ForkExec(l.path, args, &l.attr)
-	return pid, pidfd, err
+	return pid, err
 }

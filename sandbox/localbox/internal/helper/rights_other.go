@@ -2,16 +2,11 @@
 
 package helper
 
-import "syscall"
+import "errors"
 
-// thread is for sandboxes with an image, which this system has not.
-type thread struct{}
+// forker is for sandboxes with an image, which this system has not.
+type forker struct{}
 
-func newThread() *thread { return nil }
+func newForker() (*forker, error) { return nil, errors.ErrUnsupported }
 
-func (*thread) run(do func()) { do() }
-
-func forkExec(l *launch, args []string, _ bool) (pid, pidfd int, err error) {
-	pid, err = syscall.ForkExec(l.path, args, &l.attr)
-	return pid, -1, err
-}
+func (*forker) run(fork func() (int, error)) (int, error) { return fork() }

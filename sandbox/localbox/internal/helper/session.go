@@ -44,7 +44,6 @@ type outgoing struct {
 }
 
 func (b *box) newSession(conn *wire.Conn) *session {
-	conn.Claim()
 	s := &session{box: b, conn: conn,
 		slots: make(chan struct{}, maxRequests), commands: make(map[uint64]*command)}
 	s.changed = sync.NewCond(&s.mu)

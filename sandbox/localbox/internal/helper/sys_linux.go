@@ -3,7 +3,6 @@ package helper
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -37,11 +36,8 @@ func ignoreSignals() {
 
 // warmThreads makes the runtime start the threads that it may ever need: when
 // the inside has used up the limit on processes, a new thread could not be
-// started, and the runtime would give up. Idle threads are kept for ever. One is
-// for starting threads while a fork holds its own.
+// started, and the runtime would give up. Idle threads are kept for ever.
 func warmThreads() {
-	runtime.LockOSThread()
-	runtime.UnlockOSThread()
 	var wg sync.WaitGroup
 	for range maxFileOps + 1 {
 		wg.Go(func() {

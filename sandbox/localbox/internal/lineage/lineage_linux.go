@@ -84,26 +84,16 @@ func dead(pid string) bool {
 // Kill kills every process that match selects, until none is left or patience
 // has passed. It returns how many are left.
 func Kill(match func(limit uint64) bool, patience time.Duration) (left int, err error) {
-	return KillOn(func(do func()) { do() }, match, patience)
-}
-
-// KillOn is Kill whose looks at processes are taken by run, which calls its
-// argument where there are the rights for it.
-func KillOn(run func(func()), match func(limit uint64) bool, patience time.Duration) (left int, err error) {
 	deadline := time.Now().Add(patience)
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
-		run(func() { left, err = killOnce(match) })
+		left = 0
+		err = each(match, func(_, pidfd int) {
+			left++
+			_ = unix.PidfdSendSignal(pidfd, syscall.SIGKILL, nil, 0)
+		})
 		if err != nil || left == 0 || time.Now().After(deadline) {
 			return left, err
 		}
 		time.Sleep(pause) // a process dies on its way out of the kernel, not in kill(2)
 	}
-}
-
-func killOnce(match func(limit uint64) bool) (found int, err error) {
-	err = each(match, func(_, pidfd int) {
-		found++
-		_ = unix.PidfdSendSignal(pidfd, syscall.SIGKILL, nil, 0)
-	})
-	return found, err
 }

@@ -15,8 +15,3 @@ func Processes(func(limit uint64) bool) ([]int, error) { return nil, errors.ErrU
 
 // Kill fails, as Set does.
 func Kill(func(limit uint64) bool, time.Duration) (int, error) { return 0, errors.ErrUnsupported }
-
-// KillOn fails, as Set does.
-func KillOn(func(func()), func(limit uint64) bool, time.Duration) (int, error) {
-	return 0, errors.ErrUnsupported
-}

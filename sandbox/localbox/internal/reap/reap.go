@@ -9,25 +9,18 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // Reaper waits for every child of this process; nothing else may. It reaps
 // orphans that were handed to this process too.
 type Reaper struct {
 	mu    sync.Mutex
-	waits map[int]*child
-}
-
-// child is a process that was started and has not been waited for.
-type child struct {
-	exited func(syscall.WaitStatus, *syscall.Rusage)
+	waits map[int]func(syscall.WaitStatus, *syscall.Rusage)
 }
 
 // New starts a reaper. It runs until the process ends.
 func New() *Reaper {
-	r := &Reaper{waits: make(map[int]*child)}
+	r := &Reaper{waits: make(map[int]func(syscall.WaitStatus, *syscall.Rusage))}
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGCHLD)
 	go func() {
@@ -42,58 +35,17 @@ func New() *Reaper {
 // called once when it has ended. began has returned before exited is called:
 // both are called under the reaper's lock and must not block or call it.
 func (r *Reaper) Start(fork func() (pid int, err error), began func(pid int), exited func(syscall.WaitStatus, *syscall.Rusage)) error {
-	return r.StartWatched(func() (int, int, error) {
-		pid, err := fork()
-		return pid, -1, err
-	}, began, exited)
-}
-
-// StartWatched is Start for a process whose end is to be known soon: fork returns
-// a pidfd of it too, which becomes the reaper's, or -1 where there is none. The
-// signal of an end goes through two more threads.
-func (r *Reaper) StartWatched(fork func() (pid, pidfd int, err error), began func(pid int), exited func(syscall.WaitStatus, *syscall.Rusage)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid, pidfd, err := fork()
+	pid, err := fork()
 	if err != nil {
 		return err
 	}
-	c := &child{exited: exited}
-	r.waits[pid] = c
+	r.waits[pid] = exited
 	if began != nil {
 		began(pid)
 	}
-	if pidfd >= 0 {
-		go r.watch(pid, c, pidfd)
-	}
 	return nil
-}
-
-// watch waits for one child by its pidfd. Where that cannot be waited for, the
-// signal remains.
-func (r *Reaper) watch(pid int, c *child, pidfd int) {
-	if err := unix.SetNonblock(pidfd, true); err != nil {
-		unix.Close(pidfd)
-		return
-	}
-	f := os.NewFile(uintptr(pidfd), "pidfd")
-	defer f.Close()
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = conn.Read(func(uintptr) bool { return r.collect(pid, c) })
-}
-
-// collect waits for a child that may have ended, and reports whether it has.
-func (r *Reaper) collect(pid int, c *child) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.waits[pid] != c {
-		return true // the signal was faster
-	}
-	got, _ := r.wait(pid)
-	return got == pid
 }
 
 // Signal sends a signal to a child, or with a negative pid to the process group
@@ -120,21 +72,18 @@ func (r *Reaper) reap() {
 func (r *Reaper) one() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid, err := r.wait(-1)
-	return err == syscall.EINTR || err == nil && pid > 0
-}
-
-// wait waits for one child, or for any, if it has ended. The caller holds mu.
-func (r *Reaper) wait(which int) (pid int, err error) {
 	var ws syscall.WaitStatus
 	var ru syscall.Rusage
-	pid, err = syscall.Wait4(which, &ws, syscall.WNOHANG, &ru)
+	pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, &ru)
+	if err == syscall.EINTR {
+		return true
+	}
 	if err != nil || pid <= 0 {
-		return pid, err
+		return false
 	}
-	if c := r.waits[pid]; c != nil {
+	if exited := r.waits[pid]; exited != nil {
 		delete(r.waits, pid)
-		c.exited(ws, &ru)
+		exited(ws, &ru)
 	}
-	return pid, nil
+	return true
 }

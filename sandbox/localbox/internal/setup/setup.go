@@ -184,9 +184,6 @@ func become(s *wire.Setup, spec *rootfs.Spec, uc *net.UnixConn) error {
 	if err := handDown(uc); err != nil {
 		return step("keep the socket", err)
 	}
-	if err := helper.Lazy(); err != nil {
-		return step("set the timers' slack", err)
-	}
 	err := syscall.Exec("/proc/self/fd/"+strconv.Itoa(exe), []string{reexec.Name(helper.Role)}, helper.Environ())
 	if errors.Is(err, syscall.ENOENT) {
 		err = fmt.Errorf("this program is linked to a loader that is not below /usr or /lib; build it with CGO_ENABLED=0: %w", err)

@@ -41,7 +41,6 @@ var ErrDown = errors.New("connection to the sandbox is gone")
 // NewClient speaks to a helper over conn, and closes it in the end. word, which
 // may be nil, is called with what the helper says unasked; it must not block.
 func NewClient(conn *Conn, word func(string)) *Client {
-	conn.Claim()
 	c := &Client{
 		conn:  conn,
 		word:  word,

@@ -25,45 +25,19 @@ const (
 // Conn sends and receives messages. Send may be called from several goroutines,
 // Receive from one at a time.
 type Conn struct {
-	uc    *net.UnixConn
-	wmu   sync.Mutex
-	oob   []byte
-	quiet *quiet // nil: uc is used
-	ahead *ahead // nil: Receive reads not one byte more than its message
+	uc  *net.UnixConn
+	wmu sync.Mutex
+	oob []byte
 }
 
 // NewConn speaks over uc and closes it in the end.
 func NewConn(uc *net.UnixConn) *Conn { return &Conn{uc: uc} }
 
-// Claim takes the connection for this Conn alone, before its first use by two
-// goroutines: Receive reads as much as there is, with one call into the system
-// instead of two or three, and the process is not woken each time the other side
-// has read something. It does nothing but on Linux. Read deadlines do not count
-// any more, nor does Unix.
-func (c *Conn) Claim() {
-	if c.ahead != nil {
-		return
-	}
-	if c.quiet = newQuiet(c.uc); c.quiet != nil {
-		c.ahead = &ahead{}
-	}
-}
-
 // Close closes the connection.
-func (c *Conn) Close() error {
-	if c.quiet != nil {
-		return c.quiet.close()
-	}
-	return c.uc.Close()
-}
+func (c *Conn) Close() error { return c.uc.Close() }
 
 // SetWriteDeadline bounds the sends.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	if c.quiet != nil {
-		return c.quiet.setWriteDeadline(t)
-	}
-	return c.uc.SetWriteDeadline(t)
-}
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.uc.SetWriteDeadline(t) }
 
 // SetReadDeadline bounds the receives.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.uc.SetReadDeadline(t) }
@@ -90,53 +64,45 @@ func (c *Conn) sendBytes(body []byte, fds []int) error {
 	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	n, err := c.write(frame, oob)
+	n, _, err := c.uc.WriteMsgUnix(frame, oob, nil)
 	// The descriptors went with the first byte; what is left is bytes only.
 	for err == nil && n < len(frame) {
 		var more int
-		more, err = c.write(frame[n:], nil)
+		more, err = c.uc.Write(frame[n:])
 		n += more
 	}
 	return err
 }
 
-func (c *Conn) write(p, oob []byte) (int, error) {
-	if c.quiet != nil {
-		return c.quiet.write(p, oob)
-	}
-	n, _, err := c.uc.WriteMsgUnix(p, oob, nil)
-	return n, err
-}
-
 // Receive receives a message and the descriptors beside it, which the caller
-// closes. It reads not one byte more than the message, or after Claim no
-// descriptor that belongs to another.
+// closes. It reads not one byte more than the message.
 func (c *Conn) Receive(m Message) (fds []int, err error) {
-	receive := c.receiveBytes
-	if c.ahead != nil {
-		receive = c.receiveAhead
-	}
-	body, fds, err := receive()
+	body, fds, err := c.receiveBytes()
 	if err != nil {
 		return nil, err
 	}
 	if err := Unmarshal(body, m); err != nil {
 		CloseFDs(fds)
-		if c.ahead != nil {
-			c.ahead.drop()
-		}
 		return nil, err
 	}
 	return fds, nil
 }
 
 func (c *Conn) receiveBytes() (body []byte, fds []int, err error) {
+	if c.oob == nil {
+		c.oob = make([]byte, unix.CmsgSpace(4*253))
+	}
 	var head [4]byte
 	for n := 0; n < len(head); {
-		k, more, err := c.read(head[n:])
-		fds = append(fds, more...)
-		if err == io.EOF && n > 0 {
-			err = io.ErrUnexpectedEOF
+		k, oobn, _, _, err := c.uc.ReadMsgUnix(head[n:], c.oob)
+		if oobn > 0 {
+			fds = append(fds, rights(c.oob[:oobn])...)
+		}
+		if k == 0 && err == nil {
+			err = io.EOF
+			if n > 0 {
+				err = io.ErrUnexpectedEOF
+			}
 		}
 		if err != nil {
 			CloseFDs(fds)
@@ -149,7 +115,7 @@ func (c *Conn) receiveBytes() (body []byte, fds []int, err error) {
 		CloseFDs(fds)
 		return nil, nil, fmt.Errorf("frame of %d bytes", size)
 	}
-	body, err = readBody(c.uc, nil, int(size))
+	body, err = readBody(c.uc, int(size))
 	if err != nil {
 		CloseFDs(fds)
 		return nil, nil, err
@@ -157,32 +123,11 @@ func (c *Conn) receiveBytes() (body []byte, fds []int, err error) {
 	return body, fds, nil
 }
 
-// read reads what there is, with the descriptors beside it.
-func (c *Conn) read(p []byte) (n int, fds []int, err error) {
-	if c.oob == nil {
-		c.oob = make([]byte, unix.CmsgSpace(4*253))
-	}
-	var oobn int
-	if c.quiet != nil {
-		n, oobn, err = c.quiet.read(p, c.oob)
-	} else {
-		n, oobn, _, _, err = c.uc.ReadMsgUnix(p, c.oob)
-	}
-	if oobn > 0 {
-		fds = rights(c.oob[:oobn])
-	}
-	if n == 0 && err == nil {
-		err = io.EOF
-	}
-	return max(n, 0), fds, err
-}
-
-// readBody reads what follows start, in steps, so that a peer that only claims a
-// large frame costs no memory.
-func readBody(r io.Reader, start []byte, size int) ([]byte, error) {
+// readBody reads in steps, so that a peer that only claims a large frame costs
+// no memory.
+func readBody(r io.Reader, size int) ([]byte, error) {
 	const step = 256 << 10
-	body := make([]byte, 0, max(len(start), min(size, step)))
-	body = append(body, start...)
+	body := make([]byte, 0, min(size, step))
 	for len(body) < size {
 		n := min(size-len(body), step)
 		body = append(body, make([]byte, n)...)
