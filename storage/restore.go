@@ -215,6 +215,9 @@ func decodeListing(data []byte, s *stored) (*tree.Tree, error) {
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != s.SHA256 {
 		return nil, fmt.Errorf("%w: its SHA-256 differs", ErrCorrupt)
 	}
+	if int64(len(data)) != s.Size {
+		return nil, fmt.Errorf("%w: it has %d bytes, not %d", ErrCorrupt, len(data), s.Size)
+	}
 	raw, err := unpackListing(data, s.Raw)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)

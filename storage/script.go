@@ -262,12 +262,19 @@ func withWords(err error, text string) error {
 	return fmt.Errorf("%w: %s", err, text)
 }
 
+// maxStatus bounds what may follow the data, in bytes: scripts send less than 64 KiB.
+const maxStatus = 1 << 20
+
 // status reads what follows the data in a script's output: what the tool said, and
 // the last line.
 func status(r io.Reader) (said, last string, err error) {
 	words := &tail{max: 32 << 10}
-	if _, err := io.Copy(words, r); err != nil {
+	n, err := io.Copy(words, io.LimitReader(r, maxStatus))
+	if err != nil {
 		return "", "", err
+	}
+	if n == maxStatus {
+		return "", "", errors.New("the sandbox's answer goes on after its end")
 	}
 	_, text, ok := strings.Cut(words.String(), statusMark)
 	if !ok {
