@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -257,7 +258,7 @@ func (l *lister) plain(r *bufio.Reader) (*found, byte, error) {
 	if string(first) == "//" {
 		return nil, 0, io.EOF
 	}
-	text := string(first)
+	text := slices.Clone(first)
 	for {
 		more, err := readUntil(r, "\n")
 		if err != nil {
@@ -269,9 +270,9 @@ func (l *lister) plain(r *bufio.Reader) (*found, byte, error) {
 		if len(text) > maxRecord {
 			return nil, 0, errBadRecord
 		}
-		text += "\n" + string(more)
+		text = append(append(text, '\n'), more...)
 	}
-	n := &numbers{text: text}
+	n := &numbers{text: string(text)}
 	f := new(found)
 	mode := n.uint(16)
 	f.Size = int64(min(n.uint(10), 1<<62))

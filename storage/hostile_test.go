@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -29,8 +30,9 @@ func TestHostileListing(t *testing.T) {
 	}
 	endless := func(part func(i int) string) func(io.Writer) error {
 		return func(w io.Writer) error {
+			out := bufio.NewWriterSize(w, 64<<10)
 			for i := 0; ; i++ {
-				if _, err := io.WriteString(w, part(i)); err != nil {
+				if _, err := out.WriteString(part(i)); err != nil {
 					return err
 				}
 			}
