@@ -32,6 +32,7 @@ type scheduler struct {
 	skew   time.Duration // of the bucket's clock
 	mu     sync.Mutex
 	queue  []*turn
+	strays int
 	dead   map[int]bool
 	closed bool        // all are dead
 	rank   map[int]int // of processes; the highest goes first, but for those that are equal
@@ -151,8 +152,9 @@ func (v *view) Put(ctx context.Context, key string, r io.Reader, opts *storage.P
 	case late:
 		go func() {
 			v.mu.Lock()
-			stray := strayProcess + v.rng.IntN(100)
-			v.rank[stray] = v.rank[v.process] - v.rng.IntN(3)
+			v.strays++
+			stray := strayProcess + v.strays
+			v.rank[stray] = v.rank[v.process] - v.strays%3
 			v.mu.Unlock()
 			if v.wait(stray, storagetest.OpPut) == proceed {
 				_ = v.bucket.Put(context.Background(), key, bytes.NewReader(data), opts)
