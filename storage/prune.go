@@ -98,8 +98,12 @@ func (p *pruning) run(ctx context.Context) error {
 		return err
 	}
 	live, err := p.live(ctx)
-	if errors.Is(err, fs.ErrNotExist) && p.overtaken(ctx) {
-		return nil // what is left to do, the other Prune does
+	if errors.Is(err, fs.ErrNotExist) {
+		overtaken, lookErr := p.overtaken(ctx)
+		if overtaken {
+			return nil // what is left to do, the other Prune does
+		}
+		err = errors.Join(err, lookErr)
 	}
 	if err != nil {
 		return err
@@ -248,9 +252,12 @@ func (p *pruning) now(ctx context.Context) (time.Time, error) {
 }
 
 // overtaken reports whether another Prune has made a fence since.
-func (p *pruning) overtaken(ctx context.Context) bool {
+func (p *pruning) overtaken(ctx context.Context) (bool, error) {
 	l, err := p.v.look(ctx)
-	return err == nil && l.fence > p.fence.Slot
+	if err != nil {
+		return false, err
+	}
+	return l.fence > p.fence.Slot, nil
 }
 
 // live collects the names of the objects that versions need, those included that
