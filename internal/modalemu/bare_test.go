@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -24,14 +25,14 @@ import (
 // bare is what benchmarks compare the emulator with: a gRPC server that takes
 // and sends the same messages, in pieces of the same sizes over connections with
 // the same settings, and does the least that answers them. Commands are plain
-// os/exec, files are bytes in memory; nothing is isolated, kept, checked or
-// repeated.
+// os/exec, files are plain files in one directory, written in place; nothing is
+// isolated, kept, checked or repeated.
 type bare struct {
 	pb.UnimplementedTaskCommandRouterServer
 
+	dir   string
 	mu    sync.Mutex
 	execs map[string]*bareExec
-	files map[string][]byte
 }
 
 // bareControl makes its sandboxes, which are all one.
@@ -45,8 +46,7 @@ type bareExec struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *os.File
-	store  func([]byte) // takes the file that was written
-	data   []byte       // the file that is read
+	file   *os.File // what is written or read
 }
 
 // startBare starts one and gives a sandbox of it.
@@ -56,7 +56,7 @@ func startBare(tb testing.TB) *modal.Sandbox {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b := &bare{execs: make(map[string]*bareExec), files: make(map[string][]byte)}
+	b := &bare{dir: tb.TempDir(), execs: make(map[string]*bareExec)}
 	srv := grpc.NewServer(
 		grpc.MaxRecvMsgSize(100<<20), grpc.MaxSendMsgSize(100<<20),
 		grpc.InitialWindowSize(64<<20), grpc.InitialConnWindowSize(64<<20),
@@ -176,9 +176,11 @@ func (b *bare) start(args []string) (*bareExec, error) {
 		if json.Unmarshal([]byte(args[1]), &op) == nil {
 			switch {
 			case op.WriteFile != nil:
-				return &bareExec{store: func(data []byte) { b.put(op.WriteFile.Path, data) }}, nil
+				f, err := os.Create(b.path(op.WriteFile.Path))
+				return &bareExec{file: f}, err
 			case op.ReadFile != nil:
-				return &bareExec{data: b.get(op.ReadFile.Path)}, nil
+				f, err := os.Open(b.path(op.ReadFile.Path))
+				return &bareExec{file: f}, err
 			}
 		}
 	}
@@ -197,17 +199,7 @@ func (b *bare) start(args []string) (*bareExec, error) {
 	return e, e.cmd.Start()
 }
 
-func (b *bare) put(name string, data []byte) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.files[name] = data
-}
-
-func (b *bare) get(name string) []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.files[name]
-}
+func (b *bare) path(name string) string { return filepath.Join(b.dir, filepath.Base(name)) }
 
 func (b *bare) TaskExecWait(_ context.Context, req *pb.TaskExecWaitRequest) (*pb.TaskExecWaitResponse, error) {
 	e := b.exec(req.GetExecId())
@@ -219,12 +211,8 @@ func (b *bare) TaskExecWait(_ context.Context, req *pb.TaskExecWaitRequest) (*pb
 	return pb.TaskExecWaitResponse_builder{Code: &code}.Build(), nil
 }
 
-const (
-	// bareMessage is what the emulator puts in one message.
-	bareMessage = 1<<20 - 64
-	// bareFile is the largest file of a benchmark.
-	bareFile = 64 << 20
-)
+// bareMessage is what the emulator puts in one message.
+const bareMessage = 1<<20 - 64
 
 func (b *bare) TaskExecStdioRead(req *pb.TaskExecStdioReadRequest, stream grpc.ServerStreamingServer[pb.TaskExecStdioReadResponse]) error {
 	e := b.exec(req.GetExecId())
@@ -232,21 +220,14 @@ func (b *bare) TaskExecStdioRead(req *pb.TaskExecStdioReadRequest, stream grpc.S
 		return nil
 	}
 	var resp pb.TaskExecStdioReadResponse
+	from := e.stdout
 	if e.cmd == nil {
-		for data := e.data; len(data) > 0; {
-			n := min(len(data), bareMessage)
-			resp.SetData(data[:n])
-			if err := stream.Send(&resp); err != nil {
-				return err
-			}
-			data = data[n:]
-		}
-		return nil
+		from = e.file
 	}
-	defer e.stdout.Close()
+	defer from.Close()
 	buf := make([]byte, bareMessage)
 	for {
-		n, err := e.stdout.Read(buf)
+		n, err := from.Read(buf)
 		if err == io.EOF {
 			return nil
 		}
@@ -278,16 +259,19 @@ func (b *bare) TaskExecStdinWriteStream(stream grpc.ClientStreamingServer[pb.Tas
 		return err
 	}
 	e := b.exec(first.GetStart().GetExecId())
-	data := make([]byte, 0, bareFile) // growing it would be work that no file system has
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
 			return err
 		}
 		if msg.HasEnd() {
-			e.store(data)
+			if err := e.file.Close(); err != nil {
+				return err
+			}
 			return stream.SendAndClose(&pb.TaskExecStdinWriteStreamResponse{})
 		}
-		data = append(data, msg.GetData()...)
+		if _, err := e.file.Write(msg.GetData()); err != nil {
+			return err
+		}
 	}
 }

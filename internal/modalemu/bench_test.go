@@ -161,8 +161,7 @@ func BenchmarkReadFile(b *testing.B) {
 	throughput(pair, "modalemu_file_read", len(data))
 }
 
-// BenchmarkSmallFile: 4 KiB written and read, for which the bare server does
-// not even open a file.
+// BenchmarkSmallFile: 4 KiB written and read.
 func BenchmarkSmallFile(b *testing.B) {
 	data := content(4 << 10)
 	pair := compare(b, func(sb *modal.Sandbox) {

@@ -18,6 +18,7 @@ var (
 	full   = flag.Bool("full", false, "trees of full size; otherwise about a tenth, and figures named small_")
 	all    = flag.Bool("all", false, "measure every peer in every round, however slow it is")
 	rounds = flag.Int("rounds", 1, "how often each is measured, in turns")
+	only   = flag.String("only", "", "measure only the operations of this tree, repo or big")
 	budget = flag.Duration("budget", 6*time.Minute, "start no round of which half would not fit in this time")
 	scale  = flag.Int("scale", 0, "how many files BenchmarkScale goes up to, in steps of ten from 10,000 on; 0: it is skipped")
 )

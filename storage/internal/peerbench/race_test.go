@@ -80,6 +80,9 @@ func (r *race) late(budget time.Duration) bool {
 func (r *race) run() {
 	r.round++
 	for _, o := range operations {
+		if *only != "" && o.tree != *only {
+			continue
+		}
 		t := r.trees[o.tree]
 		if err := r.ready(o, t); err != nil {
 			r.b.Fatal(err)

@@ -53,6 +53,9 @@ func (r *race) cell(o operation, c *contender) string {
 // figures prints the FIGURE lines: ratios are ours over what is named.
 func (r *race) figures(prefix string, local, exec *contender) {
 	for _, o := range operations {
+		if *only != "" && o.tree != *only {
+			continue
+		}
 		best, low := r.best(o), r.fastest(o, floor)
 		for _, c := range []*contender{local, exec} {
 			if c == nil {
@@ -72,6 +75,9 @@ func (r *race) figures(prefix string, local, exec *contender) {
 		if exec != nil {
 			r.line(o, prefix+o.name+"_exec", exec, local, "local")
 		}
+	}
+	if *only != "" {
+		return
 	}
 	ofFloor := max(1, r.requests["repo_first"]["floor"])
 	n := r.requests["repo_first"][local.name]
