@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/vivarium-go/vivarium/storage/internal/tarstream"
 	"github.com/vivarium-go/vivarium/storage/internal/tree"
@@ -91,8 +92,11 @@ func (s *sandboxed) list(ctx context.Context) (*listing, error) {
 }
 
 // onlyGone reports whether all that a tool said is that something had vanished
-// since it saw its name.
+// since it saw its name. Where it said more than is passed on, nobody knows.
 func onlyGone(said string) bool {
+	if len(said) >= maxSaid-utf8.UTFMax {
+		return false
+	}
 	for line := range strings.Lines(said) {
 		line = strings.TrimSpace(line)
 		if line != "" && !strings.HasSuffix(line, "No such file or directory") && !strings.HasPrefix(line, "find ") {
@@ -119,7 +123,11 @@ func (l *lister) parse(r *bufio.Reader) error {
 	if len(words) < 3 {
 		return errNoList
 	}
-	if l.out.now, err = clock(words); err != nil {
+	if words[0] == "gnu" && words[1] == "-" {
+		if words, err = l.parseNow(r, words); err != nil {
+			return err
+		}
+	} else if l.out.now, err = clock(words); err != nil {
 		return err
 	}
 	one := l.gnu
@@ -141,6 +149,33 @@ func (l *lister) parse(r *bufio.Reader) error {
 			return cutShort(err)
 		}
 	}
+}
+
+// parseNow reads what follows a first line without a time: a record that tells it,
+// or, where find was not GNU's, another first line, which it returns.
+func (l *lister) parseNow(r *bufio.Reader, words []string) ([]string, error) {
+	switch next, err := r.Peek(4); {
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, err
+	case string(next) == "now ":
+		text, err := readUntil(r, "\x00")
+		if err != nil {
+			return nil, err
+		}
+		l.out.now, err = tarstream.ParseTime(string(text[len("now "):]))
+		return words, err
+	case string(next) != "plai": // a record begins with one letter
+		return words, nil
+	}
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return nil, cutShort(err)
+	}
+	if words = strings.Fields(line); len(words) < 3 || words[0] != "plain" {
+		return nil, errNoList
+	}
+	l.out.now, err = clock(words)
+	return words, err
 }
 
 // clock reads the time from the first line of a listing: "KIND SECONDS.FRACTION

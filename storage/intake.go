@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"runtime"
 	"sync"
@@ -365,6 +367,7 @@ func (in *intake) store(data []byte, blobs []*tree.Blob, out *[]byte) error {
 // packer gathers frames into packs and uploads those.
 type packer struct {
 	in   *intake
+	n    uint32     // packs that were made
 	cur  chan *pack // holds the one that is being filled, or nil
 	bufs buffers
 	up   errgroup.Group
@@ -411,17 +414,29 @@ func (p *packer) seal() {
 
 func (p *packer) wait() error { return p.up.Wait() }
 
+// upload stores a pack. Its name has a checksum of its bytes: enough to find damage
+// in them, while its contents have a SHA-256 each. Callers hold cur.
 func (p *packer) upload(cur *pack) {
+	p.n++
+	number := p.n
 	p.up.Go(func() error {
-		name, err := p.in.v.putNamed(p.in.ctx, p.in.v.packKey, cur.buf, p.in.nonce)
-		cur.Name = name
+		sum := crcOf(cur.buf)
+		cur.Name = fmt.Sprintf("%x%08x.%s", sum, number, p.in.nonce)
+		key := p.in.v.packKey(cur.Name)
+		err := p.in.v.bucket.Put(p.in.ctx, key, bytes.NewReader(cur.buf), &PutOptions{CRC32C: sum, Size: int64(len(cur.buf))})
 		p.in.added.Add(int64(len(cur.buf)))
 		p.bufs.give(cur.buf)
 		if err != nil {
 			p.in.cancel()
+			return fmt.Errorf("store object %s: %w", key, err)
 		}
-		return err
+		return nil
 	})
+}
+
+// crcOf is a CRC-32C in big-endian order.
+func crcOf(data []byte) []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli))
 }
 
 // putNamed stores an object under the SHA-256 of its bytes and a nonce. With the

@@ -207,7 +207,12 @@ func (r *record) fenceFault() string {
 	return ""
 }
 
-var nameShape = regexp.MustCompile(`^[0-9a-f]{64}\.[a-z2-7]{8}$`)
+// What trees are named, and packs: the latter after a SHA-256 too, or else after a
+// CRC-32C and a number.
+var (
+	nameShape = regexp.MustCompile(`^[0-9a-f]{64}\.[a-z2-7]{8}$`)
+	packShape = regexp.MustCompile(`^([0-9a-f]{64}|[0-9a-f]{16})\.[a-z2-7]{8}$`)
+)
 
 func (s *stored) sound(named bool) bool {
 	sum, err := hex.DecodeString(s.SHA256)

@@ -227,7 +227,7 @@ func decodeListing(data []byte, s *stored) (*tree.Tree, error) {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	for _, f := range t.Frames() {
-		if !nameShape.MatchString(f.Pack.Name) {
+		if !packShape.MatchString(f.Pack.Name) {
 			return nil, fmt.Errorf("%w: a pack called %q", ErrCorrupt, clip(f.Pack.Name))
 		}
 		if max(f.Stored, f.Size) > maxFrame {

@@ -120,65 +120,78 @@ const (
 	statusMark = "vivarium-status\n"
 )
 
-// listScript prints a line with what is listed how, the time and the machine's
-// boot, then the records, and an empty record. Where date knows no fractions, the
-// time at which a process came into /proc may do: its inode is made when it is
-// looked up.
-const listScript = scriptHead + `
+// reportHead defines report SAID LAST, which ends the output of such a script, and
+// the script. Programs cost milliseconds each to start, so what follows starts as
+// few as it can: it looks for what makes recover necessary before it forks a shell
+// for that, and what tool there is only when GNU's options did not work.
+const reportHead = scriptHead + `
 exec 3>&1
-said=$(
-	[ -e "$1" ] || [ -L "$1" ] || { echo absent; exit; }
-	trouble=$(enter "$1" && recover 2>&1) || { printf '%s\nfailed\n' "$trouble"; exit; }
-	cd -P -- "$1" || { echo failed; exit; }
-	now=$(date +%s.%N)
-	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
-	if find . -maxdepth 0 -printf '' 2>/dev/null; then
-		{
-			printf 'gnu %s %s\n' "$now" "${boot:--}" >&3
-			find . -xdev -path "./$prefix*" -prune -o \
-				-printf '%y %m %s %T@ %C@ %n %i %D %U %G %b %P\0%l\0' 2>&1 >&3
-			echo "find $?"
-			printf '\0' >&3
-		} | tail -c 20000
-	else
-		{
-			printf 'plain %s %s %s\n' "$now" "${boot:--}" "$(stat -c '%Y %y' /proc/self/ 2>/dev/null)" >&3
-			{ find . -xdev -path "./$prefix*" -prune -o -print0 2>&4 | xargs -0 stat -c '%f %s %Y %y|%Z %z|%h %i %d %u %g %b %n
+report() {
+	printf '` + statusText + `%.` + maxSaidText + `s\n%s' "$1" "$2"
+	exit 0
+}
+`
+
+// maxSaid bounds what is passed on of what a tool said, in bytes.
+const (
+	maxSaid     = 30000
+	maxSaidText = "30000"
+)
+
+// listScript prints a line with what is listed how, the time and the machine's
+// boot, then the records, and an empty record. With GNU find the time is "-" in that
+// line, and a record "now TIME" comes first: the time of the directory of find's own
+// process in /proc, which is made when find starts. A sandbox without it has all its
+// files read again, as none can be told to be older than the listing. Where find
+// turns out not to be GNU's, the same begins once more with a line of its own; the
+// time there is that of date and, as date may know no fractions, of /proc/self/.
+const listScript = reportHead + `
+[ -e "$1" ] || [ -L "$1" ] || report '' absent
+if [ -L "$1" ] || ! cd -P -- "$1" 2>/dev/null; then
+	report "$(enter "$1" 2>&1)" failed
+fi
+set -- ./$prefix*
+if [ -e "$1" ] || [ -L "$1" ]; then
+	trouble=$(recover 2>&1) || report "$trouble" failed
+fi
+boot=
+{ read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+printf 'gnu - %s\n' "${boot:--}"
+said=$(find /proc/self/ . -xdev -path /proc/self/ -prune -printf 'now %T@\0' -o -path "./$prefix*" -prune -o \
+	-printf '%y %m %s %T@ %C@ %n %i %D %U %G %b %P\0%l\0' 2>&1 >&3)
+status=$?
+if [ $status = 0 ] || find . -maxdepth 0 -printf '' 2>/dev/null; then
+	printf '\0'
+else
+	printf 'plain %s %s %s\n' "$(date +%s.%N)" "${boot:--}" "$(stat -c '%Y %y' /proc/self/ 2>/dev/null)"
+	said=$({ find . -xdev -path "./$prefix*" -prune -o -print0 2>&4 | xargs -0 stat -c '%f %s %Y %y|%Z %z|%h %i %d %u %g %b %n
 //
 %N
-//' 2>&4 >&3; } 4>&1
-			echo "find $?"
-			printf '//\n' >&3
-		} | tail -c 20000
-	fi
-)
-printf '` + statusText + `%s' "$said"
+//' 2>&4 >&3; } 4>&1)
+	status=$?
+	printf '//\n'
+fi
+report "$said" "find $status"
 `
 
 // readScript reads names from standard input, each with a NUL behind it, and
 // prints an archive of them, or several. $2 is "sparse" where the files have holes.
-const readScript = scriptHead + `
-exec 3>&1
-said=$(
-	trouble=$(enter "$1") || { printf '%s\nfailed\n' "$trouble"; exit; }
-	cd -P -- "$1" || { echo failed; exit; }
-	if is_gnu; then
-		kind=gnu
-		if [ "$2" = sparse ]; then
-			set -- --format=posix --pax-option=delete=atime,delete=ctime,delete=mtime --sparse
-		else
-			set -- --format=gnu
-		fi
-		{
-			tar -c -f - "$@" --blocking-factor=128 --numeric-owner --owner=0 --group=0 \
-				--no-recursion --null -T - 2>&1 >&3
-			echo "gnu $?"
-		} | tail -c 20000
-	else
-		{ xargs -0 tar -c -f - 2>&1 >&3; echo "other $?"; } | tail -c 20000
-	fi
-)
-printf '` + statusText + `%s' "$said"
+const readScript = reportHead + `
+if [ -L "$1" ] || ! cd -P -- "$1" 2>/dev/null; then
+	report "$(enter "$1" 2>&1)" failed
+fi
+if [ "$2" = sparse ]; then
+	set -- --format=posix --pax-option=delete=atime,delete=ctime,delete=mtime --sparse
+else
+	set -- --format=gnu
+fi
+said=$(tar -c -f - "$@" --blocking-factor=128 --numeric-owner --owner=0 --group=0 --no-recursion --null -T - 2>&1 >&3)
+status=$?
+if [ $status = 0 ] || is_gnu; then
+	report "$said" "gnu $status"
+fi
+said=$(xargs -0 tar -c -f - 2>&1 >&3)
+report "$said" "other $?"
 `
 
 const prepareScript = scriptHead + `

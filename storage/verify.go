@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -195,6 +196,15 @@ func (c *verifying) readPacks(ctx context.Context) error {
 	return nil
 }
 
+// fitsName reports whether a pack has the SHA-256 or CRC-32C that its name says.
+func fitsName(name string, data []byte) bool {
+	if nameShape.MatchString(name) {
+		sum := sha256.Sum256(data)
+		return strings.HasPrefix(name, hex.EncodeToString(sum[:]))
+	}
+	return strings.HasPrefix(name, hex.EncodeToString(crcOf(data)))
+}
+
 func (c *verifying) readPack(ctx context.Context, name string) (int, error) {
 	key := c.v.packKey(name)
 	data, err := c.v.get(ctx, key, -1, maxPack)
@@ -204,8 +214,8 @@ func (c *verifying) readPack(ctx context.Context, name string) (int, error) {
 	case err != nil:
 		return len(data), err
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != name[:64] {
-		return len(data), fmt.Errorf("object %s: %w: its SHA-256 differs from its name", key, ErrCorrupt)
+	if !fitsName(name, data) {
+		return len(data), fmt.Errorf("object %s: %w: its checksum differs from its name", key, ErrCorrupt)
 	}
 	for frame, blobs := range c.packs[name].frames {
 		if int64(frame.Off)+int64(frame.Stored) > int64(len(data)) {

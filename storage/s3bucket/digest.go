@@ -1,30 +1,67 @@
 package s3bucket
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"io"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/middleware"
+
+	"github.com/vivarium-go/vivarium/storage"
 )
 
-// digest makes a request be signed with the known digest of its body, which the
-// SDK then does not read to hash it, and sends the digest as a checksum too where
-// the bucket uses those. A nil digest changes nothing.
-func (b *Bucket) digest(field **string, digest []byte) func(*s3.Options) {
-	if digest == nil {
-		return func(*s3.Options) {}
+// unsigned is what a signature says of a body that it does not cover.
+const unsigned = "UNSIGNED-PAYLOAD"
+
+// announce makes a request say what is known of its body. With a SHA-256 it is
+// signed, so that the SDK does not read the body to hash it, and that is sent as a
+// checksum too where the bucket uses those. With a CRC-32C alone, and where the
+// bucket uses checksums, that is sent instead, and nobody hashes the body.
+func (u *upload) announce(in *s3.PutObjectInput) func(*s3.Options) {
+	sends := u.bucket.checksums
+	switch {
+	case u.sha256 != nil:
+		if sends {
+			in.ChecksumSHA256 = checksum(u.sha256)
+		}
+		return signedWith(hex.EncodeToString(u.sha256))
+	case u.crc != nil && sends:
+		in.ChecksumCRC32C = checksum(u.crc)
+		return signedWith(unsigned)
 	}
-	if b.checksums {
-		*field = checksum(digest)
+	return func(*s3.Options) {}
+}
+
+// compare compares a body with the CRC-32C that was announced, where the server
+// is not told that.
+func (u *upload) compare(body *bytes.Reader) error {
+	if u.crc == nil || u.bucket.checksums && u.sha256 == nil {
+		return nil
 	}
+	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	start := body.Size() - int64(body.Len())
+	if _, err := body.WriteTo(sum); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), u.crc) {
+		return fmt.Errorf("other bytes than announced: %w", storage.ErrMismatch)
+	}
+	_, err := body.Seek(start, io.SeekStart)
+	return err
+}
+
+func signedWith(payload string) func(*s3.Options) {
 	return func(o *s3.Options) {
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return stack.Initialize.Add(payloadHash(hex.EncodeToString(digest)), middleware.Before)
+			return stack.Initialize.Add(payloadHash(payload), middleware.Before)
 		})
 	}
 }

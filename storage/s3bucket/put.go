@@ -37,7 +37,9 @@ const cleanupTime = 30 * time.Second
 // The bytes of a *bytes.Reader that fit into one part are sent without copying
 // them. With a SHA256 in opts a request of one part is signed with it, so that
 // the server refuses any other body, and nothing is hashed here; of a larger body
-// the digest is computed on the way, and it is aborted where it differs.
+// the digest is computed on the way, and it is aborted where it differs. With a
+// CRC32C alone, and Options.Checksums in use, the server compares that, and the
+// signature leaves the body out; else it covers it.
 func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts *storage.PutOptions) error {
 	if err := b.check(ctx, key); err != nil {
 		return err
@@ -47,7 +49,7 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts *storage
 	}
 	up := &upload{bucket: b, key: key, nonce: rand.Text()}
 	if opts != nil {
-		up.sha256, up.size = opts.SHA256, opts.Size
+		up.sha256, up.crc, up.size = opts.SHA256, opts.CRC32C, opts.Size
 	}
 	if opts != nil && opts.IfAbsent {
 		up.ifNoneMatch = aws.String("*")
@@ -71,6 +73,7 @@ type upload struct {
 	nonce       string
 	ifNoneMatch *string
 	sha256      []byte // nil: not known
+	crc         []byte // CRC-32C; nil: not known
 	size        int64  // 0: not known
 }
 
@@ -90,7 +93,7 @@ func (u *upload) send(ctx context.Context, r io.Reader) error {
 	case err != nil:
 		return err
 	}
-	announced := &storage.PutOptions{SHA256: u.sha256, Size: u.size}
+	announced := &storage.PutOptions{SHA256: u.sha256, CRC32C: u.crc, Size: u.size}
 	return u.multipart(ctx, announced.Body(&replayed{first, r}), first[:u.bucket.opts.PartSize])
 }
 
@@ -125,6 +128,9 @@ func (u *upload) single(ctx context.Context, body *bytes.Reader) error {
 	if u.size > 0 && u.size != int64(body.Len()) {
 		return fmt.Errorf("%d bytes that were to be %d: %w", body.Len(), u.size, storage.ErrMismatch)
 	}
+	if err := u.compare(body); err != nil {
+		return err
+	}
 	return u.commit(ctx, func(ctx context.Context) error { return u.putObject(ctx, body) })
 }
 
@@ -135,7 +141,7 @@ func (u *upload) putObject(ctx context.Context, body *bytes.Reader) error {
 		IfNoneMatch: u.ifNoneMatch, Metadata: u.metadata(),
 	}
 	start := body.Size() - int64(body.Len())
-	_, err := u.bucket.client.PutObject(ctx, u.bucket.set.put(in), u.bucket.digest(&in.ChecksumSHA256, u.sha256))
+	_, err := u.bucket.client.PutObject(ctx, u.bucket.set.put(in), u.announce(in))
 	if _, seekErr := body.Seek(start, io.SeekStart); seekErr != nil { // for a repetition
 		return errors.Join(err, seekErr)
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"strings"
@@ -28,47 +30,66 @@ var disguises = map[string]func(string) io.Reader{
 	"stream":       func(s string) io.Reader { return struct{ io.Reader }{strings.NewReader(s)} },
 }
 
-func announce(data string) *storage.PutOptions {
+// announcements are what a caller can say of a body besides its size.
+var announcements = map[string]func(string) *storage.PutOptions{
+	"SHA-256": func(data string) *storage.PutOptions { return &storage.PutOptions{SHA256: sumOf(data)} },
+	"CRC-32C": func(data string) *storage.PutOptions { return &storage.PutOptions{CRC32C: crcOf(data)} },
+	"both": func(data string) *storage.PutOptions {
+		return &storage.PutOptions{SHA256: sumOf(data), CRC32C: crcOf(data)}
+	},
+}
+
+func sumOf(data string) []byte {
 	sum := sha256.Sum256([]byte(data))
-	return &storage.PutOptions{SHA256: sum[:], Size: int64(len(data))}
+	return sum[:]
+}
+
+func crcOf(data string) []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.Checksum([]byte(data), crc32.MakeTable(crc32.Castagnoli)))
 }
 
 func putDigest(t *testing.T, b storage.Bucket) {
-	for name, disguise := range disguises {
-		for _, data := range bodies() {
-			for _, ifAbsent := range []bool{false, true} {
-				opts := announce(data)
-				if opts.IfAbsent = ifAbsent; ifAbsent {
-					if err := b.Delete(t.Context(), "key"); err != nil {
-						t.Fatal(err)
+	for what, announce := range announcements {
+		for name, disguise := range disguises {
+			for _, data := range bodies() {
+				for _, ifAbsent := range []bool{false, true} {
+					opts := announce(data)
+					opts.Size = int64(len(data))
+					if opts.IfAbsent = ifAbsent; ifAbsent {
+						if err := b.Delete(t.Context(), "key"); err != nil {
+							t.Fatal(err)
+						}
 					}
+					if err := b.Put(t.Context(), "key", disguise(data), opts); err != nil {
+						t.Fatalf("Put of %d bytes as %s with %s: %v", len(data), name, what, err)
+					}
+					want(t, b, "key", data)
 				}
-				if err := b.Put(t.Context(), "key", disguise(data), opts); err != nil {
-					t.Fatalf("Put of %d bytes as %s: %v", len(data), name, err)
-				}
-				want(t, b, "key", data)
 			}
 		}
 	}
 	wantIs(t, "Put with half a digest", b.Put(t.Context(), "key", strings.NewReader("x"), &storage.PutOptions{SHA256: make([]byte, 16)}), fs.ErrInvalid)
+	wantIs(t, "Put with a long checksum", b.Put(t.Context(), "key", strings.NewReader("x"), &storage.PutOptions{CRC32C: make([]byte, 8)}), fs.ErrInvalid)
 	wantIs(t, "Put of negative size", b.Put(t.Context(), "key", strings.NewReader("x"), &storage.PutOptions{Size: -1}), fs.ErrInvalid)
 }
 
 func putOtherDigest(t *testing.T, b storage.Bucket) {
-	for name, disguise := range disguises {
-		for _, data := range bodies() {
-			for _, size := range []int64{0, int64(len(data))} {
-				opts := announce(data + "x")
-				opts.Size = size
-				wantIs(t, "Put as "+name, b.Put(t.Context(), "key", disguise(data), opts), storage.ErrMismatch)
-				_, err := b.Stat(t.Context(), "key")
-				wantIs(t, "Stat after it", err, fs.ErrNotExist)
+	for what, announce := range announcements {
+		for name, disguise := range disguises {
+			for _, data := range bodies() {
+				for _, size := range []int64{0, int64(len(data))} {
+					opts := announce(data + "x")
+					opts.Size = size
+					wantIs(t, "Put as "+name+" with "+what, b.Put(t.Context(), "key", disguise(data), opts), storage.ErrMismatch)
+					_, err := b.Stat(t.Context(), "key")
+					wantIs(t, "Stat after it", err, fs.ErrNotExist)
+				}
 			}
 		}
+		put(t, b, "kept", "old")
+		wantIs(t, "Put over an object", b.Put(t.Context(), "kept", strings.NewReader("new"), announce("other")), storage.ErrMismatch)
+		want(t, b, "kept", "old")
 	}
-	put(t, b, "kept", "old")
-	wantIs(t, "Put over an object", b.Put(t.Context(), "kept", strings.NewReader("new"), announce("other")), storage.ErrMismatch)
-	want(t, b, "kept", "old")
 }
 
 func putOtherSize(t *testing.T, b storage.Bucket) {
@@ -90,15 +111,17 @@ func putOtherSize(t *testing.T, b storage.Bucket) {
 
 // putBytesReader puts readers that were read from before.
 func putBytesReader(t *testing.T, b storage.Bucket) {
-	for _, data := range bodies() {
-		r := bytes.NewReader([]byte("read before " + data))
-		if _, err := io.CopyN(io.Discard, r, int64(len("read before "))); err != nil {
-			t.Fatal(err)
+	for _, announce := range announcements {
+		for _, data := range bodies() {
+			r := bytes.NewReader([]byte("read before " + data))
+			if _, err := io.CopyN(io.Discard, r, int64(len("read before "))); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Put(t.Context(), "key", r, announce(data)); err != nil {
+				t.Fatal(err)
+			}
+			want(t, b, "key", data)
 		}
-		if err := b.Put(t.Context(), "key", r, announce(data)); err != nil {
-			t.Fatal(err)
-		}
-		want(t, b, "key", data)
 	}
 }
 

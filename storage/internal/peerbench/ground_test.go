@@ -100,7 +100,7 @@ func (g *ground) client() *s3.Client {
 }
 
 func (g *ground) bucket(prefix string) *s3bucket.Bucket {
-	return s3bucket.New(g.client(), g.server.Bucket, &s3bucket.Options{Prefix: prefix})
+	return s3bucket.New(g.client(), g.server.Bucket, &s3bucket.Options{Prefix: prefix, Checksums: s3bucket.ChecksumsOn})
 }
 
 // empty deletes all objects below a prefix.
