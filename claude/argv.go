@@ -31,6 +31,8 @@ func (o *Options) args(newID string) []string {
 	add(o.Agent != "", "agent", o.Agent)
 	add(o.PermissionMode != "", "permission-mode", o.PermissionMode)
 	add(o.CanUseTool != nil, "permission-prompt-tool", "stdio")
+	add(o.PermissionTool != "", "permission-prompt-tool", o.PermissionTool)
+	add(o.NoPrompts, "permission-prompts", "none")
 	add(o.MaxTurns > 0, "max-turns", o.MaxTurns)
 	add(o.MaxBudgetUSD > 0, "max-budget-usd", strconv.FormatFloat(o.MaxBudgetUSD, 'f', -1, 64))
 	add(o.Tools != nil, "tools", strings.Join(o.Tools, ","))
@@ -46,6 +48,7 @@ func (o *Options) args(newID string) []string {
 	}
 	add(o.ProjectConfigRoot != "", "project-config-root", o.ProjectConfigRoot)
 	add(o.ResumeAt != "", "resume-session-at", o.ResumeAt)
+	add(o.ResumeDropsTurn != "", "resume-drops-turn", o.ResumeDropsTurn)
 	add(o.Resume != "", "resume", o.Resume)
 	add(newID != "", "session-id", newID)
 	for _, flag := range []struct {
@@ -60,6 +63,7 @@ func (o *Options) args(newID string) []string {
 		{o.Resume != "" && o.Fork, "--fork-session"},
 		{o.readsInitialize(), "--await-initialize"},
 		{o.Settings != nil, "--initialize-fields=settings"},
+		{o.ManagedSettings != nil, "--managed-settings-in-initialize"},
 	} {
 		if flag.set {
 			args = append(args, flag.name)
@@ -98,7 +102,7 @@ func (o *Options) allSkills() bool { return len(o.Skills) == 1 && o.Skills[0] ==
 // readsInitialize reports whether the CLI has to wait for initialize before it
 // loads what that names.
 func (o *Options) readsInitialize() bool {
-	if o.Settings != nil || len(o.Plugins) > 0 {
+	if o.Settings != nil || o.ManagedSettings != nil || len(o.Plugins) > 0 {
 		return true
 	}
 	for _, server := range o.MCPServers {
@@ -127,6 +131,9 @@ func (o *Options) env() []string {
 	if o.FileCheckpointing {
 		env = append(env, "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true")
 	}
+	if o.QuestionPreview != "" {
+		env = append(env, "CLAUDE_CODE_QUESTION_PREVIEW_FORMAT="+o.QuestionPreview)
+	}
 	return env
 }
 
@@ -141,6 +148,9 @@ func (o *Options) validate() error {
 	old := o.Resume != "" || o.Continue
 	refuse(o.Fork && !old, "Fork needs Resume or Continue")
 	refuse(o.ResumeAt != "" && !old, "ResumeAt needs Resume or Continue")
+	refuse(o.ResumeDropsTurn != "" && o.ResumeAt == "", "ResumeDropsTurn needs ResumeAt")
+	refuse(o.CanUseTool != nil && o.PermissionTool != "", "CanUseTool and PermissionTool: set one of them")
+	refuse(o.QuestionPreview != "" && o.QuestionPreview != "markdown" && o.QuestionPreview != "html", "QuestionPreview %q: use markdown or html", o.QuestionPreview)
 	refuse(o.Resume != "" && o.Continue, "Resume and Continue: set one of them")
 	refuse(o.SessionID != "" && old && !o.Fork, "SessionID is for a new conversation: set Fork too, or leave Resume and Continue")
 	refuse(o.SessionID != "" && !isUUID(o.SessionID), "SessionID %q is not a UUID", o.SessionID)

@@ -32,6 +32,7 @@ type initializeRequest struct {
 	PerTaskStopAffordance  bool                        `json:"perTaskStopAffordance,omitempty"`
 	Plugins                []pluginConfig              `json:"plugins,omitempty"`
 	Settings               any                         `json:"settings,omitempty"`
+	ManagedSettings        any                         `json:"managedSettings,omitempty"`
 }
 
 type pluginConfig struct {
@@ -47,7 +48,7 @@ func (p *process) initializeRequest() *initializeRequest {
 		ExcludeDynamicSections: o.ExcludeDynamicSections, Agents: o.Agents, Title: o.Title,
 		PromptSuggestions: o.PromptSuggestions, AgentProgressSummaries: o.AgentProgressSummaries,
 		ForwardSubagentText: o.ForwardSubagentText, SupportedDialogKinds: o.DialogKinds,
-		PerTaskStopAffordance: o.TasksSurviveInterrupt, Settings: o.Settings,
+		PerTaskStopAffordance: o.TasksSurviveInterrupt, Settings: o.Settings, ManagedSettings: o.ManagedSettings,
 		SDKMCPServers: p.host.inProcess(),
 	}
 	if o.SystemPrompt != "" {

@@ -138,6 +138,12 @@ type Options struct {
 	// for several uses at once; its context ends when the CLI withdraws the
 	// question, and with the run. An error denies. nil asks nobody.
 	CanUseTool func(ctx context.Context, use *ToolRequest) (*Permission, error)
+	// PermissionTool is a tool of one of MCPServers, such as "mcp__guard__ask", that is
+	// asked in the place of CanUseTool. Empty means none.
+	PermissionTool string
+	// NoPrompts denies at once what CanUseTool or PermissionTool would be asked, and
+	// tells Claude that nobody is there to ask. They are then not called.
+	NoPrompts bool
 	// Hooks are called when something happens. A function that panics ends the
 	// run as a *PanicError, as one of the other callbacks here.
 	Hooks map[HookEvent][]Hook
@@ -164,9 +170,13 @@ type Options struct {
 	Skills []string
 	// Plugins are loaded beside those that the sandbox's settings name.
 	Plugins []Plugin
-	// Settings are encoded as JSON and count before the settings files. nil
-	// means none. https://code.claude.com/docs/en/settings
+	// Settings are encoded as JSON and count before the settings files. The CLI's
+	// own sandbox for commands is among them, as "sandbox". nil means none.
+	// https://code.claude.com/docs/en/settings
 	Settings any
+	// ManagedSettings are settings that nothing in the sandbox can undo, as those
+	// of an administrator: the CLI takes only what restricts. nil means none.
+	ManagedSettings any
 	// SettingSources are the settings files that count: "user", "project" and
 	// "local". nil means all, an empty slice none.
 	SettingSources []string
@@ -201,6 +211,9 @@ type Options struct {
 	// AgentProgressSummaries gives a line about what subagents do, every half
 	// minute.
 	AgentProgressSummaries bool
+	// QuestionPreview is how Claude describes what it lets a user choose from, when it
+	// asks a question: "markdown" or "html". Empty means without.
+	QuestionPreview string
 	// PromptSuggestions gives what the user may say next, behind a result.
 	PromptSuggestions bool
 	// VerbatimPrompts passes prompts on as they are: "@" names no file and "/"
@@ -224,6 +237,10 @@ type Options struct {
 	Continue bool
 	// ResumeAt leaves out what was said after the message with that UUID.
 	ResumeAt string
+	// ResumeDropsTurn is the UUID of the one prompt that ResumeAt is meant to leave
+	// out, with all that followed from it: where it would leave out anything else,
+	// the CLI refuses to start. Empty leaves that unchecked.
+	ResumeDropsTurn string
 	// Fork makes Resume begin a new conversation with the old one's history,
 	// under a new id.
 	Fork bool

@@ -13,8 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/claudetest"
+	"github.com/vivarium-go/vivarium/claude/mcpserver"
 )
 
 // realSession is a session with the real CLI and a scripted model.
@@ -94,6 +97,54 @@ func TestRealPermissions(t *testing.T) {
 		t.Errorf("asked %q", asked)
 	}
 	t.Logf("asked %q", asked)
+}
+
+// TestRealManagedSettings denies by settings that the sandbox's own cannot undo.
+func TestRealManagedSettings(t *testing.T) {
+	opts := scripted(claudetest.Sequence(bash("echo ran"), claudetest.Text("done")))
+	opts.Settings = map[string]any{"permissions": map[string]any{"allow": []string{"Bash"}}}
+	opts.ManagedSettings = map[string]any{"permissions": map[string]any{"deny": []string{"Bash"}}}
+	if r := toolResults(t, ask(t, realBox(t), "x", opts)); len(r) != 1 || !r[0].IsError {
+		t.Errorf("the tool gave %+v", r)
+	}
+}
+
+// TestRealNoPrompts has a function to ask, which must not be called.
+func TestRealNoPrompts(t *testing.T) {
+	opts := scripted(claudetest.Sequence(bash("touch x"), claudetest.Text("done")))
+	opts.PermissionMode, opts.NoPrompts = claude.PermissionDefault, true
+	opts.CanUseTool = func(context.Context, *claude.ToolRequest) (*claude.Permission, error) {
+		t.Error("it was asked")
+		return &claude.Permission{Allowed: true}, nil
+	}
+	if r := toolResults(t, ask(t, realBox(t), "x", opts)); len(r) != 1 || !r[0].IsError {
+		t.Errorf("the tool gave %+v", r)
+	}
+}
+
+// TestRealPermissionTool asks a tool of a server in this process.
+func TestRealPermissionTool(t *testing.T) {
+	opts := scripted(claudetest.Sequence(bash("touch no"), bash("touch yes"), claudetest.Text("done")))
+	opts.PermissionMode, opts.PermissionTool = claude.PermissionDefault, "mcp__guard__ask"
+	server := mcp.NewServer(&mcp.Implementation{Name: "guard", Version: "1"}, nil)
+	type question struct {
+		ToolName string         `json:"tool_name"`
+		Input    map[string]any `json:"input"`
+		UseID    string         `json:"tool_use_id,omitempty"`
+	}
+	mcp.AddTool(server, &mcp.Tool{Name: "ask", Description: "decides"}, func(_ context.Context, _ *mcp.CallToolRequest, q question) (*mcp.CallToolResult, any, error) {
+		answer := map[string]any{"behavior": "deny", "message": "not this one"}
+		if q.Input["command"] == "touch yes" {
+			answer = map[string]any{"behavior": "allow", "updatedInput": q.Input}
+		}
+		text, err := json.Marshal(answer)
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: string(text)}}}, nil, err
+	})
+	opts.MCPServers = map[string]claude.MCPServer{"guard": mcpserver.New(server)}
+	r := toolResults(t, ask(t, realBox(t), "x", opts))
+	if len(r) != 2 || !r[0].IsError || !strings.Contains(r[0].Content.Text(), "not this one") || r[1].IsError {
+		t.Errorf("the tools gave %+v", r)
+	}
 }
 
 func TestRealHooks(t *testing.T) {

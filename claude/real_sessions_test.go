@@ -171,3 +171,45 @@ func TestImportRefuses(t *testing.T) {
 		t.Errorf("what was refused has left %+v, %v", all, err)
 	}
 }
+
+// TestRealResumeAt forks a conversation where its first turn ended.
+func TestRealResumeAt(t *testing.T) {
+	sb := realBox(t)
+	opts := scripted(claudetest.Sequence(claudetest.Text("one"), claudetest.Text("two"), claudetest.Text("three")))
+	opts.ReplayPrompts = true
+	s, err := claude.NewClient(sb, opts).NewSession(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var prompts, answers []string
+	for _, prompt := range []string{"first", "second"} {
+		for m, err := range send(t, s, prompt).Messages() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m := m.(type) {
+			case *claude.UserMessage:
+				prompts = append(prompts, m.UUID())
+			case *claude.AssistantMessage:
+				answers = append(answers, m.UUID())
+			}
+		}
+	}
+	id := s.ID()
+	if err := s.Close(); err != nil || len(prompts) != 2 || len(answers) != 2 {
+		t.Fatal(err, prompts, answers)
+	}
+	opts.Resume, opts.Fork, opts.ResumeAt, opts.ResumeDropsTurn = id, true, answers[0], prompts[1]
+	if r := mustResult(t, ask(t, sb, "again", opts)); r.Text != "three" {
+		t.Errorf("the fork says %q", r.Text)
+	}
+	opts.ResumeDropsTurn = prompts[0]
+	st, err := claude.Query(t.Context(), sb, "again", opts)
+	if err == nil {
+		_, err = st.Result()
+	}
+	if err == nil {
+		t.Error("it resumed, though it leaves out another turn than was meant")
+	}
+	t.Log(err)
+}

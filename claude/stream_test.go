@@ -379,6 +379,7 @@ func TestWhatIsSent(t *testing.T) {
 		OutputSchema: &jsonschema.Schema{Type: "object"}, Title: "t", ToolAliases: map[string]string{"Bash": "x"}, PlanInstructions: "plan",
 		ExcludeDynamicSections: true, FreshSystemPrompt: true, ForwardSubagentText: true, AgentProgressSummaries: true, PromptSuggestions: true,
 		TasksSurviveInterrupt: true, FileCheckpointing: true, VerbatimPrompts: true,
+		NoPrompts: true, QuestionPreview: "html", ManagedSettings: map[string]bool{"allowManagedHooksOnly": true},
 	}, func(c *fakeCLI) {
 		id, initialize := c.begin()
 		got.args, got.env = c.args, c.env
@@ -397,6 +398,7 @@ func TestWhatIsSent(t *testing.T) {
 		" --effort=low ", " --betas=b1,b2 ", " --task-budget=5 ", " --agent=lead ", " --permission-prompt-tool=stdio ", " --tools= ", " --allowedTools=Skill(pdf) ",
 		" --setting-sources=user ", " --add-dir=/a --add-dir=/b ", " --project-config-root=/c ", " --strict-mcp-config ", " --include-hook-events ",
 		" --replay-user-messages ", " --no-session-persistence ", " --await-initialize ", " --initialize-fields=settings ",
+		" --permission-prompts=none ", " --managed-settings-in-initialize ",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("the arguments %q have no %q", args, want)
@@ -416,7 +418,7 @@ func TestWhatIsSent(t *testing.T) {
 	const want = `{"agentProgressSummaries":true,"agents":{"lead":{"description":"d","prompt":"hidden-agent"}},"appendSystemPrompt":"be kind",` +
 		`"excludeDynamicSections":true,"forwardSubagentText":true,` +
 		`"hooks":{"Stop":[{"hookCallbackIds":["Stop-0"],"matcher":"m","onFailure":"block","timeout":1}]},"jsonSchema":{"type":"object"},` +
-		`"mcpServers":{"e":{"type":"sse","url":"http://e"},"h":{"headers":{"X":"hidden-header"},"type":"http","url":"http://h"},` +
+		`"managedSettings":{"allowManagedHooksOnly":true},"mcpServers":{"e":{"type":"sse","url":"http://e"},"h":{"headers":{"X":"hidden-header"},"type":"http","url":"http://h"},` +
 		`"s":{"args":["hidden-arg"],"command":"srv","timeout":60000,"tools":[{"name":"t","permission_policy":"always_ask"}],"type":"stdio"}},` +
 		`"perTaskStopAffordance":true,"planModeInstructions":"plan","plugins":[{"path":"/p","skipMcpDiscovery":true,"type":"local"}],"promptSuggestions":true,` +
 		`"sdkMcpServerConfigs":{"in":{"name":"in","tools":[{"name":"u","permission_policy":"always_deny"}],"type":"sdk"}},"sdkMcpServers":["in"],` +
@@ -425,7 +427,7 @@ func TestWhatIsSent(t *testing.T) {
 		t.Errorf("initialize has\n%s, want\n%s", sent, want)
 	}
 	env := strings.Join(got.env, " ")
-	if !strings.Contains(env, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1") || !strings.HasSuffix(env, "CLAUDE_CODE_MAX_RETRIES=7") || strings.Contains(env, "IS_SANDBOX") {
+	if !strings.Contains(env, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1") || !strings.HasSuffix(env, "CLAUDE_CODE_MAX_RETRIES=7") || !strings.Contains(env, "QUESTION_PREVIEW_FORMAT=html") || strings.Contains(env, "IS_SANDBOX") {
 		t.Errorf("the environment is %q", env)
 	}
 }
