@@ -62,14 +62,22 @@ func skipComma(data []byte, i int) int {
 	return i
 }
 
-// skipString gives the place behind the string that begins at i.
+// skipString gives the place behind the valid string that begins at i: its end is a
+// quote with an even number of backslashes before it.
 func skipString(data []byte, i int) int {
 	for i++; ; i++ {
-		i += plainLen(data[i:])
-		if data[i] == '"' {
+		n := bytes.IndexByte(data[i:], '"')
+		if n < 0 {
+			return len(data) // it was not valid
+		}
+		i += n
+		before := i
+		for data[before-1] == '\\' {
+			before--
+		}
+		if (i-before)%2 == 0 {
 			return i + 1
 		}
-		i++ // the backslash, and what it escapes
 	}
 }
 
@@ -176,11 +184,12 @@ func unescape(s []byte) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for {
-		i := plainLen(s)
-		b.Write(s[:i])
-		if i == len(s) {
+		i := bytes.IndexByte(s, '\\')
+		if i < 0 {
+			b.Write(s)
 			return b.String()
 		}
+		b.Write(s[:i])
 		if s[i+1] != 'u' {
 			b.WriteByte(escapes[s[i+1]])
 			s = s[i+2:]
