@@ -159,22 +159,23 @@ func (s *Server) attend(sb *sandbox, failed *pb.GenericResult) {
 	s.boxes.gone(sb)
 }
 
-// beforeEnd ends the sidecars, and takes the image of the files that is wanted.
+// beforeEnd ends the sidecars and tunnels, and takes the image of the files that is
+// wanted.
 func (s *Server) beforeEnd(sb *sandbox) {
 	sb.task.endSidecars()
 	if sb.snapshot != nil {
 		s.takeExitSnapshot(sb)
 	}
 	sb.task.running.Wait()
+	if sb.tunnels != nil { // who hears of the end finds none of them
+		sb.tunnels.close()
+	}
 }
 
 // letGo gives up what a sandbox holds besides its containers.
 func (s *Server) letGo(sb *sandbox) {
 	sb.timer.Stop()
 	sb.task.idle.stop()
-	if sb.tunnels != nil {
-		sb.tunnels.close()
-	}
 	sb.connect.close()
 }
 

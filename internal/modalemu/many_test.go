@@ -102,7 +102,11 @@ func many(t *testing.T, server *modaltest.Server) map[string]bool {
 		}
 		t.Logf("%s: %v", what, time.Since(start).Round(time.Millisecond))
 	}
-	image := client.Images.FromRegistry("debian:12", nil)
+	// An Image is not for several goroutines before it was built.
+	image, err := client.Images.FromRegistry("debian:12", nil).Build(t.Context(), app, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	each("create", func(ctx context.Context, i int) (err error) {
 		boxes[i], err = client.Sandboxes.Create(ctx, app, image, &modal.SandboxCreateParams{Command: []string{"sleep", "3600"}})
 		return err
