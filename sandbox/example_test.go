@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -252,4 +253,40 @@ func ExampleNewSecret() {
 	// Output:
 	// map[TOKEN:[redacted]]
 	// s3cret
+}
+
+// A job goes on when the process that started it is gone; another one finds it by
+// its name and follows it from any byte.
+func ExampleSandbox_StartJob() {
+	ctx := context.Background()
+	sb, done := example(ctx)
+	defer done()
+	name := "build-" + rand.Text()
+	_, err := sb.StartJob(ctx, &sandbox.JobConfig{Name: name, Args: []string{"sh", "-c", "echo compiling; read -r answer; echo $answer; exit 3"}, Stdin: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	job, err := sb.Job(ctx, name) // in another process, later
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := job.WriteStdin(ctx, []byte("go on\n")); err != nil {
+		log.Fatal(err)
+	}
+	out, err := job.Output(ctx, int64(len("compiling\n")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer out.Close()
+	text, err := io.ReadAll(out)
+	fmt.Printf("%s%v\n", text, err)
+	exit, err := job.Wait(ctx)
+	fmt.Println(exit.Code, err)
+	fmt.Println(job.Remove(ctx))
+	// Output:
+	// go on
+	// <nil>
+	// 3 <nil>
+	// <nil>
 }

@@ -3,7 +3,9 @@
 package localbox_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -231,4 +233,65 @@ func usedMemory(b *testing.B) int64 {
 		_, _ = fmt.Sscanf(line, "MemAvailable: %d kB", &available)
 	}
 	return (total - available) << 10
+}
+
+// BenchmarkJobLine: from a line that a job writes to its follower, beside a line of
+// a command that somebody stays connected to.
+func BenchmarkJobLine(b *testing.B) {
+	sb := benchSandbox(b, benchProvider(b))
+	// EPOCHREALTIME is bash's clock in microseconds, which is the same one inside.
+	const script = `for i in {1..200}; do echo "$EPOCHREALTIME"; sleep 0.005; done`
+	var followed, streamed []time.Duration
+	for b.Loop() {
+		j, err := sb.StartJob(b.Context(), &sandbox.JobConfig{Name: "bench", Args: []string{"bash", "-c", script}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, err := j.Output(b.Context(), 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		followed = append(followed, ages(b, r)...)
+		if err := errors.Join(r.Close(), j.Remove(b.Context())); err != nil {
+			b.Fatal(err)
+		}
+		cmd := sb.Command(b.Context(), "bash", "-c", script)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		streamed = append(streamed, ages(b, out)...)
+		if err := cmd.Wait(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, q := range map[string]float64{"job_line_p50": 0.5, "job_line_p99": 0.99} {
+		ours, peer := figure.Quantile(followed, q), figure.Quantile(streamed, q)
+		figure.Line(os.Stdout, name, ours.Seconds()*1000, "ms", ours.Seconds()/peer.Seconds(), "stream-of-a-command")
+	}
+}
+
+// ages reads times and says how old each is.
+func ages(b *testing.B, r io.Reader) (all []time.Duration) {
+	b.Helper()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		seconds, micros, _ := strings.Cut(lines.Text(), ".")
+		s, err := strconv.ParseInt(seconds, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		us, err := strconv.ParseInt(micros, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, time.Since(time.Unix(s, us*1000)))
+	}
+	if err := lines.Err(); err != nil || len(all) != 200 {
+		b.Fatal(len(all), err)
+	}
+	return all
 }

@@ -100,6 +100,7 @@ func (s *suite) run(t *testing.T) {
 		{"Watch", s.watchTests()},
 		{"Ready", s.readyTests()},
 		{"SetNetwork", s.setNetworkTests()},
+		{"Job", s.jobTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {

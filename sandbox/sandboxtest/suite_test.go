@@ -1,6 +1,7 @@
 package sandboxtest
 
 import (
+	"os/exec"
 	"testing"
 	"time"
 
@@ -25,4 +26,23 @@ func TestSuiteOnPlainProcesses(t *testing.T) {
 		"MountOfNothing":              "plain processes have no mounts",
 	}
 	s.run(t)
+}
+
+// TestJobsWithBusybox runs the tests of jobs with nothing but busybox.
+func TestJobsWithBusybox(t *testing.T) {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("busybox is absent; install it (Debian: apt-get install busybox)")
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command(busybox, "--install", "-s", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Setenv("PATH", dir)
+	s := &suite{open: newPlain(t).open, opts: Options{Deadline: time.Minute}, missing: map[Feature]string{}}
+	s.provider = s.open(t)
+	s.shared = s.create(t, nil)
+	for _, test := range s.jobTests() {
+		t.Run(test.name, test.run)
+	}
 }
