@@ -53,6 +53,7 @@ func content(t testing.TB, dir string) string {
 
 func mustSync(t testing.TB, v *storage.Volume, dir string) *storage.Version {
 	t.Helper()
+	tick(t)
 	version, err := v.Sync(t.Context(), host{}, dir)
 	if err != nil {
 		t.Fatal(err)

@@ -145,8 +145,8 @@ func openFDs(t *testing.T) int {
 // where root makes them, and nothing is left of any.
 func TestManyAtOnce(t *testing.T) {
 	n := 200
-	if testing.Short() {
-		n = 20
+	if testing.Short() || raceDetector { // with which each starts for a long time
+		n = 40
 	}
 	dir := stateDir(t)
 	p := open(t, dir)

@@ -22,6 +22,7 @@ const (
 	touchEvery   = 50 * time.Millisecond
 	touchAtMost  = 5 * time.Second // then the watch is taken to have begun
 	watchBuffers = 64
+	endSettles   = time.Second
 )
 
 type event struct {
@@ -88,7 +89,19 @@ func (b *box) watchEnd(ctx context.Context, err error) error {
 			return err
 		}
 	}
+	b.awaitEnd(ctx)
 	return b.explain(ctx, "watch", fileError(err))
+}
+
+// awaitEnd gives the end of a sandbox time to be told, as what runs inside ends a
+// little before: a watch that broke off is most likely the first to know.
+func (b *box) awaitEnd(ctx context.Context) {
+	if b.closed.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, endSettles)
+	defer cancel()
+	_, _ = b.Wait(ctx) // what came of it, explain finds out
 }
 
 // events starts the watch, in a goroutine that ends with ctx. begun is closed

@@ -364,12 +364,17 @@ func (s *suite) testJobLost(t *testing.T) {
 	if line, err := lines.ReadString('\n'); line != "before\n" {
 		t.Fatal(line, err)
 	}
+	waited := make(chan error, 1)
+	go func() {
+		_, err := j.Wait(s.context(t))
+		waited <- err
+	}()
 	s.sh(t, s.shared, `read -r pid rest <"$1/sup"; read -r child rest <"$1/pid"; kill -9 "$pid" "$child"`, "/tmp/.vivarium-jobs/"+j.Name())
 	if line, err := lines.ReadString('\n'); line != "" || !errors.Is(err, sandbox.ErrJobLost) {
 		t.Errorf("the output ends with %q, %v", line, err)
 	}
-	if exit, err := j.Wait(s.context(t)); exit != nil || !errors.Is(err, sandbox.ErrJobLost) {
-		t.Errorf("Wait: %v, %v", exit, err)
+	if err := <-waited; !errors.Is(err, sandbox.ErrJobLost) {
+		t.Errorf("Wait: %v", err)
 	}
 	if st, err := j.Status(s.context(t)); err != nil || !st.Lost {
 		t.Errorf("status %+v, %v", st, err)

@@ -187,8 +187,8 @@ export class Chat {
   }
 
   // Reads the sandbox again; what is shown stays where that fails.
-  #look() {
-    if (!this.#closed) this.#api.sandbox(this.id).then((s) => this.show(s), () => {});
+  async #look() {
+    if (!this.#closed) await this.#api.sandbox(this.id).then((s) => this.show(s), () => {});
   }
 
   #stopFailed(err) {

@@ -10,7 +10,7 @@ import { ago, bytes, number, oneLine } from "./text.js";
 const last = { result: "result", problem: "problem" };
 const labels = { saving: "Saving the files", restoring: "Restoring the version" };
 
-/** Versions is the panel of one sandbox. Work goes on when it is closed. hooks has sandbox(), and changed() for when the files are another version. */
+/** Versions is the panel of one sandbox. Work goes on when it is closed. hooks has sandbox(), and changed(), which is awaited, for when the files are another version. */
 export class Versions {
   #api;
   #id;
@@ -107,7 +107,7 @@ export class Versions {
     } finally {
       this.#work = null;
       this.#drawWork();
-      this.#hooks.changed();
+      await this.#hooks.changed(); // it says which version is the current one
       if (this.#dialog) this.#load();
     }
   }

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package storage_test
+
+import "testing"
+
+func tick(testing.TB) {}
