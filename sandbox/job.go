@@ -44,7 +44,7 @@ type JobConfig struct {
 //
 // It needs a POSIX shell, mkfifo and /proc in the sandbox, as busybox has them, and
 // setsid for Kill to find what left the command's own process group. The files are
-// below /tmp/.vivarium-jobs and readable and writable by the sandbox's user, so by
+// in .vivarium-jobs below /tmp (or TMPDIR, where it is not isolated) and readable and writable by the sandbox's user, so by
 // the job too.
 //
 // The methods are safe for concurrent use. A Job is only a name: there is nothing to
@@ -110,7 +110,11 @@ func (s *Sandbox) startJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 		}
 		return "-"
 	}
-	cmd := s.Command(ctx, "sh", "-c", jobLaunch, "sh", jobRoot, cfg.Name, flag(cfg.Stdin, "in"), flag(cfg.Merge, "merge"), jobSupervise, jobChild)
+	root, err := s.jobRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cmd := s.Command(ctx, "sh", "-c", jobLaunch, "sh", root, cfg.Name, flag(cfg.Stdin, "in"), flag(cfg.Merge, "merge"), jobSupervise, jobChild)
 	cmd.Args = append(cmd.Args, cfg.Args...)
 	cmd.Env, cmd.Dir = cfg.Env, cfg.Dir
 	out, err := cmd.Output()
@@ -119,7 +123,7 @@ func (s *Sandbox) startJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 	}
 	switch answer := strings.TrimSpace(string(out)); answer {
 	case jobStarted:
-		return s.job(cfg.Name), nil
+		return s.job(root, cfg.Name), nil
 	case jobExists:
 		return nil, fmt.Errorf("job %s: %w", cfg.Name, fs.ErrExist)
 	case jobNoProgram:
@@ -150,8 +154,34 @@ func isJobName(s string) bool {
 	return s != "" && len(s) <= 64
 }
 
-func (s *Sandbox) job(name string) *Job {
-	return &Job{sb: s, name: name, dir: path.Join(jobRoot, name)}
+func (s *Sandbox) job(root, name string) *Job {
+	return &Job{sb: s, name: name, dir: path.Join(root, name)}
+}
+
+// jobRoot is the directory of the jobs, outside of what is a workspace as a rule. A
+// sandbox that is not isolated shares /tmp with others, and has a TMPDIR of its own.
+func (s *Sandbox) jobRoot(ctx context.Context) (string, error) {
+	s.jobs.Lock()
+	defer s.jobs.Unlock()
+	if s.jobsDir != "" {
+		return s.jobsDir, nil
+	}
+	info, err := s.driver.Info(ctx)
+	if err != nil {
+		return "", err
+	}
+	temp := "/tmp"
+	if !info.Isolated {
+		out, err := s.Command(ctx, "sh", "-c", `printf %s "${TMPDIR:-/tmp}"`).Output()
+		if err != nil {
+			return "", err
+		}
+		if path.IsAbs(string(out)) {
+			temp = string(out)
+		}
+	}
+	s.jobsDir = path.Join(temp, jobsName)
+	return s.jobsDir, nil
 }
 
 // Job finds a job of this sandbox, one of another process too. One that was never
@@ -160,23 +190,31 @@ func (s *Sandbox) Job(ctx context.Context, name string) (*Job, error) {
 	if !isJobName(name) {
 		return nil, wrap("find job", s.ID(), fmt.Errorf("%w: %q is no name of a job", ErrInvalid, name))
 	}
-	if _, err := s.FSAt(ctx, jobRoot).Stat(name); err != nil {
+	root, err := s.jobRoot(ctx)
+	if err == nil {
+		_, err = s.FSAt(ctx, root).Stat(name)
+	}
+	if err != nil {
 		return nil, wrap("find job", s.ID(), fmt.Errorf("job %s: %w", name, err))
 	}
-	return s.job(name), nil
+	return s.job(root, name), nil
 }
 
 // Jobs gives the jobs of the sandbox, those that have ended too, by name. The first
 // error ends it.
 func (s *Sandbox) Jobs(ctx context.Context) iter.Seq2[*Job, error] {
 	return func(yield func(*Job, error) bool) {
-		entries, err := s.FSAt(ctx, jobRoot).ReadDir(".")
+		var entries []fs.DirEntry
+		root, err := s.jobRoot(ctx)
+		if err == nil {
+			entries, err = s.FSAt(ctx, root).ReadDir(".")
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			yield(nil, wrap("list jobs", s.ID(), err))
 			return
 		}
 		for _, e := range entries {
-			if e.IsDir() && isJobName(e.Name()) && !yield(s.job(e.Name()), nil) {
+			if e.IsDir() && isJobName(e.Name()) && !yield(s.job(root, e.Name()), nil) {
 				return
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -40,14 +41,18 @@ type jobReader struct {
 	ctx   context.Context
 	stop  context.CancelCauseFunc
 	name  string
-	at    int64
 	watch *jobWatch
-	file  *File // nil until it is there
-	end   error // what to return when all was read; nil while the job runs
+
+	reading sync.Mutex // held by Read, which ends with ctx
+	at      int64
+	file    *File // nil until it is there
+	end     error // what to return when all was read; nil while the job runs
 }
 
 // Read implements io.Reader.
 func (r *jobReader) Read(p []byte) (int, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
 	n, err := r.read(p)
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(r.ctx); cause != nil {
@@ -61,6 +66,9 @@ func (r *jobReader) Read(p []byte) (int, error) {
 func (r *jobReader) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if err := context.Cause(r.ctx); err != nil { // closed
+		return 0, err
 	}
 	for {
 		if n, err := r.more(p); n > 0 || err != nil {
@@ -111,10 +119,14 @@ func (r *jobReader) more(p []byte) (int, error) {
 func (r *jobReader) Close() error {
 	r.stop(fs.ErrClosed)
 	r.watch.stop()
-	if r.file != nil {
-		return r.file.Close()
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if r.file == nil {
+		return nil
 	}
-	return nil
+	file := r.file
+	r.file = nil
+	return file.Close()
 }
 
 // How often the job's files are looked at where nobody tells of changes, and how

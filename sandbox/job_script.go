@@ -17,8 +17,8 @@ package sandbox
 // used again is told. The scripts are POSIX shell with what busybox has. Variables
 // that could be in the environment of the command have a prefix.
 
-// jobRoot is where they all are, outside of what is a workspace as a rule.
-const jobRoot = "/tmp/.vivarium-jobs"
+// jobsName is the name of the directory that they all are in.
+const jobsName = ".vivarium-jobs"
 
 // Answers of jobLaunch.
 const (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
@@ -16,6 +17,9 @@ import (
 type Sandbox struct {
 	driver driver.Sandbox
 	dir    string
+
+	jobs    sync.Mutex
+	jobsDir string // where jobs are, once it is known
 }
 
 // Info describes a sandbox at one moment. It never holds a secret.

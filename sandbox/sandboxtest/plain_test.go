@@ -57,7 +57,7 @@ func (p *plain) Create(ctx context.Context, cfg *driver.Config) (driver.Sandbox,
 		return nil, err
 	}
 	sb := &plainSandbox{
-		env: append(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home}, cfg.Env...), cfg.Secrets...), ended: make(chan struct{}),
+		env: append(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}, cfg.Env...), cfg.Secrets...), ended: make(chan struct{}),
 		home: home, procs: map[*plainProcess]bool{},
 		info: driver.Info{
 			ID: id, Driver: "plain", Dir: cmp.Or(cfg.Dir, home), State: driver.StateRunning, CreatedAt: time.Now(),

@@ -369,7 +369,7 @@ func (s *suite) testJobLost(t *testing.T) {
 		_, err := j.Wait(s.context(t))
 		waited <- err
 	}()
-	s.sh(t, s.shared, `read -r pid rest <"$1/sup"; read -r child rest <"$1/pid"; kill -9 "$pid" "$child"`, "/tmp/.vivarium-jobs/"+j.Name())
+	s.sh(t, s.shared, `cd "${TMPDIR:-/tmp}/.vivarium-jobs/$1"; read -r pid rest <sup; read -r child rest <pid; kill -9 "$pid" "$child"`, j.Name())
 	if line, err := lines.ReadString('\n'); line != "" || !errors.Is(err, sandbox.ErrJobLost) {
 		t.Errorf("the output ends with %q, %v", line, err)
 	}
