@@ -28,9 +28,8 @@ func TestMain(m *testing.M) {
 // childRoles are what this test binary does as a child of a test.
 var childRoles = map[string]func() int{}
 
-// deadline bounds what should take milliseconds, also under the race detector on a
-// busy machine, where starting 200 sandboxes takes a minute.
-const deadline = 5 * time.Minute
+// deadline bounds what should take milliseconds.
+const deadline = time.Minute
 
 func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
