@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -43,9 +44,9 @@ type JobConfig struct {
 // kept there too. It ends with the sandbox, and not before because somebody went away.
 //
 // It needs a POSIX shell, mkfifo and /proc in the sandbox, as busybox has them, and
-// setsid for Kill to find what left the command's own process group. The files are
-// in .vivarium-jobs below /tmp (or TMPDIR, where it is not isolated) and readable and writable by the sandbox's user, so by
-// the job too.
+// setsid for Kill to find what left the command's own process group. The files are in
+// .vivarium-jobs below /tmp, or TMPDIR where the sandbox is not isolated, and the
+// sandbox's user can read and write them, so the job can too.
 //
 // The methods are safe for concurrent use. A Job is only a name: there is nothing to
 // close.
@@ -81,11 +82,11 @@ var (
 // startGrace is how long a job may take from its name to its first process.
 const startGrace = 30 * time.Second
 
-// StartJob starts a command as a job. It returns when the job is certain to run, ctx
-// or no ctx. A name that is taken matches fs.ErrExist, whether the job runs or has
-// ended: after a lost answer, Sandbox.Job tells whether it was started. A program
-// that is not there matches exec.ErrNotFound, a directory that is not there
-// fs.ErrNotExist.
+// StartJob starts a command as a job, which then runs whatever becomes of ctx. A name
+// that is taken matches fs.ErrExist, whether the job runs or has ended: after a lost
+// answer, Sandbox.Job tells whether it was started. A program that is not there matches
+// exec.ErrNotFound, a directory that is not there fs.ErrNotExist, a full disk
+// syscall.ENOSPC.
 func (s *Sandbox) StartJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 	j, err := s.startJob(ctx, cfg)
 	if err != nil {
@@ -131,8 +132,18 @@ func (s *Sandbox) startJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 	case jobNoRight:
 		return nil, fmt.Errorf("%s: %w", cfg.Args[0], fs.ErrPermission)
 	default:
-		return nil, fmt.Errorf("job %s: the sandbox could not start it: %q", cfg.Name, clipped(answer))
+		return nil, fmt.Errorf("job %s: %w", cfg.Name, unexpected(answer))
 	}
+}
+
+// unexpected is what the sandbox says where no answer of ours fits, a tool's words as a
+// rule. A full disk matches syscall.ENOSPC.
+func unexpected(said string) error {
+	err := fmt.Errorf("the sandbox says %q", clipped(said))
+	if strings.Contains(said, "No space left on device") {
+		err = fmt.Errorf("%w: %w: remove files, or jobs that have ended", err, syscall.ENOSPC)
+	}
+	return err
 }
 
 func clipped(s string) string {
@@ -243,30 +254,31 @@ func (j *Job) ask(ctx context.Context, stdin io.Reader, script string, args ...s
 
 // Status tells how the job is. A job that was removed matches fs.ErrNotExist.
 func (j *Job) Status(ctx context.Context) (*JobStatus, error) {
-	st, err := j.status(ctx)
+	st, _, err := j.status(ctx)
 	return st, j.fail("job status", err)
 }
 
-func (j *Job) status(ctx context.Context) (*JobStatus, error) {
+// status tells besides that nothing runs of the job yet.
+func (j *Job) status(ctx context.Context) (st *JobStatus, starting bool, err error) {
 	said, err := j.ask(ctx, nil, jobState)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	word, number, _ := strings.Cut(said, " ")
 	switch n, numErr := strconv.Atoi(number); {
 	case word == "starting":
-		return &JobStatus{}, nil
+		return &JobStatus{}, true, nil
 	case word == "lost":
-		return &JobStatus{Lost: true}, nil
+		return &JobStatus{Lost: true}, false, nil
 	case word == "absent":
-		return nil, fs.ErrNotExist
+		return nil, false, fs.ErrNotExist
 	case word == "running" && numErr == nil:
-		return &JobStatus{Pid: n}, nil
+		return &JobStatus{Pid: n}, false, nil
 	case word == "ended":
 		exit, err := parseExit(number)
-		return &JobStatus{Exit: exit}, err
+		return &JobStatus{Exit: exit}, false, err
 	}
-	return nil, fmt.Errorf("the sandbox says %q of it", clipped(said))
+	return nil, false, unexpected(said)
 }
 
 // parseExit reads a status as a shell tells it.
@@ -309,11 +321,7 @@ func (j *Job) wait(ctx context.Context) (*Exit, error) {
 	w := j.watch(ctx)
 	defer w.stop()
 	for {
-		exit, err := j.exit(ctx)
-		if exit != nil || err != nil {
-			return exit, err
-		}
-		exit, err = w.next(ctx)
+		exit, err := w.next(ctx)
 		if exit != nil || err != nil {
 			return exit, err
 		}
@@ -350,7 +358,7 @@ func (j *Job) signal(ctx context.Context, sig Signal, to string) error {
 		case said == "absent":
 			return fs.ErrNotExist
 		case said != "starting":
-			return fmt.Errorf("the sandbox says %q", clipped(said))
+			return unexpected(said)
 		}
 		if exit, err := w.next(ctx); exit != nil || err != nil {
 			return errors.Join(err, os.ErrProcessDone)
@@ -361,9 +369,10 @@ func (j *Job) signal(ctx context.Context, sig Signal, to string) error {
 // WriteStdin sends data to the command's standard input and returns when it is in
 // the pipe there: it waits while the command does not read. Nothing is sent before
 // all of data has arrived in the sandbox, so that a process that dies here leaves no
-// half line. One Write of this Job follows the other; data of other processes or Jobs
-// may come in between its parts of 4096 bytes. An input that was ended, by
-// CloseStdin or the command's end, matches os.ErrClosed.
+// half line. One WriteStdin follows the other, those of other processes too; without
+// flock(1) in the sandbox theirs may come in between parts of 4096 bytes. An input that
+// was ended, by CloseStdin or the command's end, matches os.ErrClosed, a full disk
+// syscall.ENOSPC.
 func (j *Job) WriteStdin(ctx context.Context, data []byte) error {
 	if len(data) == 0 {
 		return nil
@@ -394,7 +403,7 @@ func stdinError(said string, err error) error {
 	case said == "no stdin":
 		return fmt.Errorf("%w: it was started without Stdin, or was removed", ErrInvalid)
 	}
-	return fmt.Errorf("the sandbox says %q", clipped(said))
+	return unexpected(said)
 }
 
 // Remove removes all that is kept of a job that has ended, and frees its name. One
@@ -407,7 +416,7 @@ func (j *Job) Remove(ctx context.Context) error {
 	case said == "running":
 		err = ErrJobRunning
 	default:
-		err = fmt.Errorf("the sandbox says %q", clipped(said))
+		err = unexpected(said)
 	}
 	return j.fail("remove job", err)
 }

@@ -239,11 +239,11 @@ func (w *jobWatch) next(ctx context.Context) (*Exit, error) {
 
 // look asks whether a job of which nothing is heard is still there.
 func (w *jobWatch) look(ctx context.Context) (*Exit, error) {
-	st, err := w.job.status(ctx)
+	st, starting, err := w.job.status(ctx)
 	switch {
 	case err != nil:
 		return nil, err
-	case st.Lost, st.Pid == 0 && st.Exit == nil && time.Since(w.since) > startGrace:
+	case st.Lost, starting && time.Since(w.since) > startGrace:
 		return nil, ErrJobLost
 	}
 	return st.Exit, nil

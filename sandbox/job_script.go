@@ -6,12 +6,15 @@ package sandbox
 //
 //	sup     process id of the supervisor, and when it started
 //	pid     process id of the command, and when it started; the command leads a session
+//	exit    its status
 //	out err what it wrote, from the first byte on
-//	exit    its status. The file is there from the start, with room for the status, so
-//	        that a full disk does not keep it from being told; a line feed completes it
 //	in      a pipe to its standard input, which keeper holds open until it is to end
 //	ctl     a pipe that tells keeper
 //	closed  there when standard input was ended
+//	lock    held by who writes to in
+//
+// pid and exit are there from the start, with room for what comes, so that a full disk
+// does not keep it from being told; a line feed completes them.
 //
 // Times are those of /proc/PID/stat (field 22), by which a process id that was
 // used again is told. The scripts are POSIX shell with what busybox has. Variables
@@ -28,10 +31,11 @@ const (
 	jobNoRight   = "no right"
 )
 
-// jobFunctions: stat PID START succeeds when that process lives, and ended when
-// the exit of the job in $1 is told.
+// jobFunctions: alive PID START succeeds when that process lives, birth PID prints
+// when it started, and ended DIR succeeds when the exit of the job there is told. lock DIR waits for
+// its turn to write to a job; without flock(1) nobody waits.
 const jobFunctions = `
-stat() {
+alive() {
 	vivarium_stat=
 	{ read -r vivarium_stat <"/proc/$1/stat"; } 2>/dev/null
 	set -- "$2" ${vivarium_stat##*) }
@@ -44,6 +48,7 @@ birth() {
 	echo "${20-0}"
 }
 ended() { { read -r vivarium_code <"$1/exit"; } 2>/dev/null; }
+lock() { if command -v flock >/dev/null; then exec 7>>"$1/lock" && flock 7; fi; }
 `
 
 // jobLaunch claims the name and starts the supervisor. setsid(1) forks where it is
@@ -84,10 +89,16 @@ fi
 // the same reason.
 const jobSupervise = jobFunctions + `
 vivarium_dir=$1/$2 vivarium_in=/dev/null vivarium_keeper=
-printf '%s %s\n' $$ "$(birth $$)" >"$vivarium_dir/sup"
-printf '%64s' '' >"$vivarium_dir/exit"
-: >>"$vivarium_dir/out"
-: >>"$vivarium_dir/err"
+{
+	printf '%s %s\n' $$ "$(birth $$)" >"$vivarium_dir/sup" &&
+		printf '%64s' '' >"$vivarium_dir/pid" && printf '%64s' '' >"$vivarium_dir/exit" &&
+		: >>"$vivarium_dir/out" && : >>"$vivarium_dir/err"
+} || {
+	echo why | cat 2>&4 >"$vivarium_dir/sup" # which says it better than a shell
+	echo 'cannot write' >&4
+	rm -rf "$vivarium_dir"
+	exit
+}
 if [ "$3" != - ]; then
 	vivarium_in=$vivarium_dir/in
 	exec 3<>"$vivarium_in" 6<>"$vivarium_dir/ctl"
@@ -110,20 +121,21 @@ until printf '%s\n' "$vivarium_code" 1<>"$vivarium_dir/exit"; do sleep 1; done
 
 // jobChild becomes the command.
 const jobChild = jobFunctions + `
-printf '%s %s\n' $$ "$(birth $$)" >"$1/$2/pid"
+printf '%s %s\n' $$ "$(birth $$)" 1<>"$1/$2/pid"
 unset vivarium_stat
 shift 6
 exec "$@"
 `
 
-// jobState prints "starting", "running PID", "ended CODE" or "lost".
+// jobState prints "starting", "running PID" (0 for a moment), "ended CODE", "lost" or
+// "absent".
 const jobState = jobFunctions + `
 [ -d "$1" ] || { echo absent; exit; }
 ended "$1" && { echo "ended $vivarium_code"; exit; }
 vivarium_sup=
 { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null || { echo starting; exit; }
-if stat "$vivarium_sup" "$vivarium_born"; then
-	{ read -r vivarium_pid vivarium_born <"$1/pid"; } 2>/dev/null || { echo starting; exit; }
+if alive "$vivarium_sup" "$vivarium_born"; then
+	{ read -r vivarium_pid vivarium_born <"$1/pid"; } 2>/dev/null || vivarium_pid=0
 	echo "running $vivarium_pid"
 elif ended "$1"; then # meanwhile
 	echo "ended $vivarium_code"
@@ -140,7 +152,7 @@ const jobSignal = jobFunctions + `
 ended "$1" && { echo gone; exit; }
 { read -r vivarium_pid vivarium_born <"$1/pid"; } 2>/dev/null || { echo starting; exit; }
 if [ "$3" != tree ]; then
-	stat "$vivarium_pid" "$vivarium_born" || { echo gone; exit; }
+	alive "$vivarium_pid" "$vivarium_born" || { echo gone; exit; }
 	kill "-$2" "$vivarium_pid" 2>&1 && echo sent
 	exit
 fi
@@ -165,22 +177,27 @@ done
 echo sent
 `
 
-// jobWrite passes on $2 bytes of standard input, all or none.
+// jobWrite passes on $2 bytes of standard input, all or none. Its lock is the kernel's
+// (flock(1)): dd has it too, so it is kept until all was written, also by one whose
+// shell was killed. It is dd and not cat, which may use sendfile(2) and ask once more
+// after all was sent: where the command has read it and ended by then, that fails.
 const jobWrite = jobFunctions + `
 [ -p "$1/in" ] || { echo 'no stdin'; exit; }
 vivarium_new=$1/new.$$
 trap 'rm -f "$vivarium_new"' EXIT
-cat >"$vivarium_new" 2>&1 || exit
+vivarium_said=$(cat 2>&1 >"$vivarium_new") || { echo "${vivarium_said:-cannot write}"; exit; }
 [ "$(wc -c <"$vivarium_new")" -eq "$2" ] || { echo short; exit; }
+lock "$1"
 exec 4<>"$1/in" # opening it to write does not wait then
 if ended "$1" || [ -e "$1/closed" ]; then echo gone; exit; fi
 exec 5>"$1/in" 4<&-
-if cat "$vivarium_new" >&5 2>/dev/null; then echo sent; else echo gone; fi
+if dd if="$vivarium_new" bs=65536 >&5 2>/dev/null; then echo sent; else echo gone; fi
 `
 
-// jobClose ends standard input.
-const jobClose = `
+// jobClose ends standard input, after what is being written.
+const jobClose = jobFunctions + `
 [ -p "$1/in" ] || { echo 'no stdin'; exit; }
+lock "$1"
 [ ! -e "$1/closed" ] || { echo sent; exit; }
 : >"$1/closed" && echo x 1<>"$1/ctl" && echo sent
 `
@@ -188,7 +205,7 @@ const jobClose = `
 // jobRemove removes what is known of a job that is not running.
 const jobRemove = jobFunctions + `
 [ -d "$1" ] || { echo absent; exit; }
-if ! ended "$1" && { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null && stat "$vivarium_sup" "$vivarium_born"; then
+if ! ended "$1" && { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null && alive "$vivarium_sup" "$vivarium_born"; then
 	echo running
 	exit
 fi

@@ -60,16 +60,23 @@ type host struct {
 	id   string
 	dir  string
 	mark string // in the arguments of a process in the sandbox
+	out  *bufio.Reader
 }
 
 func newMark() string { return strconv.Itoa(100_000_000 + rand.IntN(800_000_000)) }
 
 func startHost(t *testing.T, exe string, env ...string) *host {
 	t.Helper()
+	return startRole(t, "create", exe, env...)
+}
+
+// startRole starts a child with another role, which prints the id of its sandbox first.
+func startRole(t *testing.T, role, exe string, env ...string) *host {
+	t.Helper()
 	h := &host{dir: stateDir(t), mark: newMark()}
 	open(t, h.dir)
 	h.cmd = exec.Command(exe)
-	h.cmd.Env = append(os.Environ(), append(env, "LOCALBOX_TEST_ROLE=create", "LOCALBOX_TEST_DIR="+h.dir,
+	h.cmd.Env = append(os.Environ(), append(env, "LOCALBOX_TEST_ROLE="+role, "LOCALBOX_TEST_DIR="+h.dir,
 		"LOCALBOX_TEST_MARK="+h.mark)...)
 	h.cmd.Stderr = os.Stderr
 	in, err := h.cmd.StdinPipe()
@@ -84,7 +91,8 @@ func startHost(t *testing.T, exe string, env ...string) *host {
 	if err := h.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
+	h.out = bufio.NewReader(out)
+	line, err := h.out.ReadString('\n')
 	h.id = strings.TrimSpace(line)
 	if err != nil || !strings.HasPrefix(h.id, "box-") {
 		_ = h.cmd.Process.Kill()

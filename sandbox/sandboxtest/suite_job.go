@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func (s *suite) jobTests() []test {
 		{"Merge", s.testJobMerge},
 		{"RemoveAndList", s.testJobRemove},
 		{"SandboxEndsIt", s.testJobSandboxEnds},
+		{"FullDisk", s.testJobFullDisk},
 	}
 }
 
@@ -273,10 +275,16 @@ func (s *suite) testJobWholeWrites(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, letter := range []string{"a", "b", "c"} {
 		wg.Go(func() {
+			other, err := s.shared.Job(s.context(t), j.Name()) // as in another process
 			for range 3 {
-				if err := j.WriteStdin(s.context(t), []byte(strings.Repeat(letter, 20_000)+"\n")); err != nil {
+				if err != nil {
 					t.Error(err)
+					return
 				}
+				err = other.WriteStdin(s.context(t), []byte(strings.Repeat(letter, 20_000)+"\n"))
+			}
+			if err != nil {
+				t.Error(err)
 			}
 		})
 	}
@@ -465,6 +473,36 @@ func (s *suite) testJobRemove(t *testing.T) {
 	if _, err := j.Status(s.context(t)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Status after Remove: %v", err)
 	}
+}
+
+// testJobFullDisk fills the disk: how a job ends is told still, and what does not fit
+// is an error that says so.
+func (s *suite) testJobFullDisk(t *testing.T) {
+	sb := s.createWith(t, Disk, func(c *sandbox.Config) { c.Disk = 32 << 20 })
+	s.sh(t, sb, `mkfifo full`)
+	j := s.job(t, sb, `yes; read -r x <full; read -r x; exit 5`, func(c *sandbox.JobConfig) { c.Stdin = true })
+	s.sh(t, sb, `echo >full`) // waits until yes has ended
+	if err := j.WriteStdin(s.context(t), bytes.Repeat([]byte("x"), 10_000)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("WriteStdin: %v", err)
+	}
+	if err := j.CloseStdin(s.context(t)); err != nil {
+		t.Error(err)
+	}
+	equal(t, "exit", s.exited(t, j), sandbox.Exit{Code: 5})
+	if n := len(s.all(t, j, 0)); n < 1<<20 {
+		t.Errorf("only %d bytes are in the journal", n)
+	}
+	_, err := sb.StartJob(s.context(t), &sandbox.JobConfig{Name: "another", Args: []string{"true"}})
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("StartJob: %v", err)
+	}
+	if _, err := sb.Job(s.context(t), "another"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it left its name: %v", err)
+	}
+	if err := j.Remove(s.context(t)); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "exit of one after it", s.exited(t, s.job(t, sb, "true", nil)), sandbox.Exit{})
 }
 
 func (s *suite) testJobSandboxEnds(t *testing.T) {
