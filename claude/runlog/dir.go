@@ -23,14 +23,9 @@ import (
 type Dir struct {
 	dir string
 
-	mu   sync.Mutex
-	wake map[string]*waiters // by run
-}
-
-// waiters are those in this process who wait for a run.
-type waiters struct {
-	n    int
-	wake chan struct{} // closed when this process appends to it
+	mu      sync.Mutex
+	files   map[string]*followed // by run
+	writers map[string]bool      // of this process, by run
 }
 
 var _ Store = (*Dir)(nil)
@@ -41,7 +36,7 @@ func Open(dir string) (*Dir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &Dir{dir: dir, wake: map[string]*waiters{}}, nil
+	return &Dir{dir: dir, files: map[string]*followed{}, writers: map[string]bool{}}, nil
 }
 
 const (
@@ -75,6 +70,7 @@ func (d *Dir) Write(ctx context.Context, run string) (Writer, error) {
 		unlock()
 		return nil, err
 	}
+	d.setWriter(run, true)
 	return w, nil
 }
 
@@ -87,21 +83,8 @@ func (d *Dir) Read(ctx context.Context, run string, from int64) iter.Seq2[Line, 
 			return
 		}
 		defer func() { _ = r.Close() }() // it was only read
-		for {
-			rec, err := r.next(from)
-			if err == nil {
-				err = context.Cause(ctx)
-			}
-			if errors.Is(err, errTail) {
-				return
-			}
-			if err != nil {
-				yield(Line{}, fmt.Errorf("run %s: %w", run, err))
-				return
-			}
-			if rec.kind == kindLine && rec.n >= from && !yield(Line{rec.n, rec.data}, nil) {
-				return
-			}
+		if _, err := r.give(ctx, from, yield); err != nil {
+			yield(Line{}, fmt.Errorf("run %s: %w", run, err))
 		}
 	}
 }
@@ -131,75 +114,6 @@ func (d *Dir) Stat(ctx context.Context, run string) (*Info, error) {
 	info := r.info
 	info.Run = run
 	return &info, nil
-}
-
-// lookEvery is how often the file is looked at for what another process appends.
-const lookEvery = 50 * time.Millisecond
-
-// Wait implements Store.
-func (d *Dir) Wait(ctx context.Context, run string, n int64) error {
-	r, err := d.open(run)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }() // it was only read
-	enter, leave := d.waiting(run)
-	defer leave()
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
-		wake := enter() // before looking, so that nothing is missed
-		if err := r.toEnd(ctx); err != nil {
-			return fmt.Errorf("run %s: %w", run, err)
-		}
-		if r.info.Lines >= n || r.info.End != nil {
-			return nil
-		}
-		select {
-		case <-wake:
-		case <-ticker.C:
-			if err := r.same(d.file(run)); err != nil {
-				return fmt.Errorf("run %s: %w", run, err)
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// waiting makes the caller one who waits for a run, until leave. enter gives the
-// channel that is closed at the next change.
-func (d *Dir) waiting(run string) (enter func() <-chan struct{}, leave func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	ws := d.wake[run]
-	if ws == nil {
-		ws = &waiters{wake: make(chan struct{})}
-		d.wake[run] = ws
-	}
-	ws.n++
-	enter = func() <-chan struct{} {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return ws.wake
-	}
-	leave = func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if ws.n--; ws.n == 0 {
-			delete(d.wake, run)
-		}
-	}
-	return enter, leave
-}
-
-func (d *Dir) changed(run string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if ws := d.wake[run]; ws != nil {
-		close(ws.wake)
-		ws.wake = make(chan struct{})
-	}
 }
 
 // List implements Store.
@@ -240,7 +154,7 @@ func (d *Dir) Delete(_ context.Context, run string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	d.changed(run)
+	d.forget(run)
 	return err
 }
 
@@ -339,6 +253,7 @@ func (w *dirWriter) Close() error {
 	}
 	w.closed = true
 	err := w.log.Close()
+	w.d.setWriter(w.log.info.Run, false)
 	w.unlock()
 	return err
 }

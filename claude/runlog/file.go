@@ -10,8 +10,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
+	"sync"
 )
 
 // A log's file is fileMagic, 8 random bytes, and records behind each other. A record is
@@ -72,16 +72,29 @@ type logFile struct {
 func newLogFile(f *os.File) *logFile { return &logFile{f: f} }
 
 // Close closes the file.
-func (l *logFile) Close() error { return l.f.Close() }
+func (l *logFile) Close() error {
+	l.back()
+	return l.f.Close()
+}
 
-// back reads from at again, the next time.
-func (l *logFile) back() { l.in = nil }
+// buffers are for those who read, and not for those who wait.
+var buffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
+
+// back reads from at again, the next time, and lets go of the buffer.
+func (l *logFile) back() {
+	if l.in != nil {
+		l.in.Reset(nil)
+		buffers.Put(l.in)
+		l.in = nil
+	}
+}
 
 // next reads a record. The data of a line before number from is checked and not
 // kept. errTail is no reason not to try again later, when more may be there.
 func (l *logFile) next(from int64) (fileRecord, error) {
 	if l.in == nil {
-		l.in = bufio.NewReaderSize(io.NewSectionReader(l.f, l.at, 1<<62), 64<<10)
+		l.in = buffers.Get().(*bufio.Reader)
+		l.in.Reset(io.NewSectionReader(l.f, l.at, 1<<62))
 	}
 	rec, size, err := l.read(from)
 	if err != nil {
@@ -205,19 +218,6 @@ func (l *logFile) torn() error {
 		return fmt.Errorf("%w: there is something behind its end", ErrCorrupt)
 	}
 	return errTail
-}
-
-// same returns nil while the file is still the one at path.
-func (l *logFile) same(path string) error {
-	now, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	mine, err := l.f.Stat()
-	if err == nil && !os.SameFile(now, mine) {
-		err = fs.ErrNotExist // it was deleted, and there is another
-	}
-	return err
 }
 
 // toEnd reads to the end of what there is.

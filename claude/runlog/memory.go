@@ -112,25 +112,55 @@ func (r *memoryRun) info(run string) Info {
 	return i
 }
 
-// Wait implements Store.
-func (m *Memory) Wait(ctx context.Context, run string, n int64) error {
-	for {
-		var wake chan struct{}
-		err := m.locked(run, false, func(r *memoryRun) error {
-			if r.end == nil && int64(len(r.lines)) < n {
-				wake = r.wake
+// Follow implements Store.
+func (m *Memory) Follow(ctx context.Context, run string, from int64) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		var r *memoryRun
+		next := max(from, 1)
+		for {
+			lines, ended, wake, err := m.after(run, &r, next)
+			for _, line := range lines {
+				if err = context.Cause(ctx); err != nil {
+					break
+				}
+				if !yield(Line{next, bytes.Clone(line)}, nil) {
+					return
+				}
+				next++
 			}
-			return nil
-		})
-		if err != nil || wake == nil {
-			return err
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+			if err == nil && len(lines) == 0 && !ended {
+				select {
+				case <-wake:
+				case <-ctx.Done():
+					err = context.Cause(ctx)
+				}
+			}
+			if err != nil {
+				yield(Line{}, err)
+			}
+			if err != nil || len(lines) == 0 && ended {
+				return
+			}
 		}
 	}
+}
+
+// after gives what a follower has not had, or what is closed when there is more. The
+// first call sets followed, and later ones do not take another of that name for it.
+func (m *Memory) after(run string, followed **memoryRun, next int64) (lines [][]byte, ended bool, wake chan struct{}, err error) {
+	err = m.locked(run, false, func(r *memoryRun) error {
+		if *followed == nil {
+			*followed = r
+		} else if *followed != r {
+			return fmt.Errorf("runlog: run %s: %w", run, fs.ErrNotExist)
+		}
+		if n := int64(len(r.lines)); next <= n {
+			lines = r.lines[next-1 : n : n]
+		}
+		ended, wake = r.end != nil, r.wake
+		return nil
+	})
+	return lines, ended, wake, err
 }
 
 // List implements Store.

@@ -66,9 +66,13 @@ type Store interface {
 	// Stat describes a log.
 	Stat(ctx context.Context, run string) (*Info, error)
 
-	// Wait returns when line n is there, the run has ended, or ctx has, and only
-	// then with an error.
-	Wait(ctx context.Context, run string, n int64) error
+	// Follow gives the lines from line from on, those that are there and those that
+	// come, each once and in order, and ends without an error when the run has ended
+	// and all were given. A follower reads at its own pace: a slow one holds up nobody
+	// and loses nothing. What it was given last, plus one, is where it can go on after
+	// an error, such as the cause of ctx's end. A log that is deleted meanwhile matches
+	// fs.ErrNotExist.
+	Follow(ctx context.Context, run string, from int64) iter.Seq2[Line, error]
 
 	// List gives all logs, by name. The first error ends it.
 	List(ctx context.Context) iter.Seq2[*Info, error]
@@ -88,7 +92,8 @@ type Writer interface {
 	// matches ErrEnded.
 	Append(ctx context.Context, lines [][]byte) error
 
-	// Finish ends the run: nothing comes after. A zero Time means now.
+	// Finish ends the run: nothing comes after. A zero Time means now. After an error
+	// the run may have ended or not; Info tells.
 	Finish(ctx context.Context, end End) error
 
 	// Close lets go of the log. Closing again is no error.
@@ -121,34 +126,4 @@ func CheckRun(run string) error {
 		return fmt.Errorf("runlog: %.120q is no name of a run: use 1 to %d letters, digits, '.', '_' and '-': %w", run, maxName, fs.ErrInvalid)
 	}
 	return nil
-}
-
-// Follow gives the lines of a run from line from on, those that are there and those
-// that come, each once and in order, and ends without an error when the run has ended
-// and all were given. A follower reads from the store at its own pace: a slow one holds
-// up nobody and loses nothing. What it was given last, plus one, is where it can go on
-// after an error.
-func Follow(ctx context.Context, s Store, run string, from int64) iter.Seq2[Line, error] {
-	return func(yield func(Line, error) bool) {
-		next := max(from, 1)
-		for {
-			for line, err := range s.Read(ctx, run, next) {
-				if !yield(line, err) || err != nil {
-					return
-				}
-				next = line.N + 1
-			}
-			info, err := s.Stat(ctx, run)
-			if err == nil && info.End != nil && info.Lines < next {
-				return
-			}
-			if err == nil {
-				err = s.Wait(ctx, run, next)
-			}
-			if err != nil {
-				yield(Line{}, err)
-				return
-			}
-		}
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -242,7 +243,7 @@ func TestRecord(t *testing.T) {
 	all := make(chan string, 1)
 	go func() {
 		var b strings.Builder
-		for line, err := range runlog.Follow(t.Context(), s, "r", 1) {
+		for line, err := range s.Follow(t.Context(), "r", 1) {
 			if err != nil {
 				t.Error(err)
 			}
@@ -263,8 +264,11 @@ func TestRecord(t *testing.T) {
 			done <- err
 		}()
 		if before == 0 {
-			if err := s.Wait(t.Context(), "r", 1); err != nil {
-				t.Fatal(err)
+			for _, err := range s.Follow(t.Context(), "r", 1) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				break
 			}
 		}
 		kill()
@@ -302,6 +306,52 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// TestFollowersShareAFile has many wait for one log, without a file or a buffer each.
+func TestFollowersShareAFile(t *testing.T) {
+	s, dir := openDir(t)
+	w, err := s.Write(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Append(t.Context(), [][]byte{[]byte("one\n")}); err != nil {
+		t.Fatal(err)
+	}
+	const n = 200
+	var had, ended sync.WaitGroup
+	had.Add(n)
+	for range n {
+		ended.Go(func() {
+			for line, err := range s.Follow(t.Context(), "r", 1) {
+				if err != nil {
+					t.Error(err)
+				}
+				if line.N == 1 {
+					had.Done()
+				}
+			}
+		})
+	}
+	had.Wait()
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, fd := range open {
+		if name, _ := os.Readlink(fd); name == filepath.Join(dir, "r.log") {
+			count++
+		}
+	}
+	if len(open) > 0 && count != 2 {
+		t.Errorf("it is open %d times, not by the writer and once for those who follow", count)
+	}
+	if err := w.Finish(t.Context(), runlog.End{Reason: claude.EndCompleted}); err != nil {
+		t.Fatal(err)
+	}
+	ended.Wait()
+}
+
 // A run's lines are copied to a store while others follow it; whoever comes later,
 // or lost the connection, goes on from the number of its last line.
 func Example() {
@@ -319,7 +369,7 @@ func Example() {
 	if err := w.Finish(ctx, runlog.End{Reason: claude.EndCompleted}); err != nil {
 		log.Fatal(err)
 	}
-	for line, err := range runlog.Follow(ctx, store, "run-1", 2) {
+	for line, err := range store.Follow(ctx, "run-1", 2) {
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func Exercise(t *testing.T, open func(t *testing.T) runlog.Store, again func(t *
 	}
 	for name, test := range map[string]func(*testing.T, runlog.Store, runlog.Store){
 		"LinesAreNumbered": lines, "OddLines": odd, "OneWriter": oneWriter, "GoesOn": goesOn, "Finished": finished,
-		"FollowersOfARun": followers, "WaitEnds": waitEnds, "ListAndDelete": listDelete, "BadNames": badNames, "Absent": absent, "LeftEarly": leftEarly,
+		"FollowersOfARun": followers, "FollowingEnds": followingEnds, "ListAndDelete": listDelete, "BadNames": badNames, "Absent": absent, "LeftEarly": leftEarly,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
@@ -181,7 +181,7 @@ func followers(t *testing.T, s, other runlog.Store) {
 	follow := func(i int, store runlog.Store, from int64) {
 		wg.Go(func() {
 			var b strings.Builder
-			for line, err := range runlog.Follow(t.Context(), store, "r", from) {
+			for line, err := range store.Follow(t.Context(), "r", from) {
 				if err != nil {
 					t.Error(err)
 					return
@@ -224,33 +224,52 @@ func followers(t *testing.T, s, other runlog.Store) {
 	equal(t, "one for whom there is nothing", got[n+1], "")
 }
 
-func waitEnds(t *testing.T, s, other runlog.Store) {
+// followingEnds ends followers by their context, which get its cause, and by the log's
+// deletion.
+func followingEnds(t *testing.T, s, other runlog.Store) {
 	w := write(t, s, "r")
 	add(t, w, "one\n")
-	if err := other.Wait(t.Context(), "r", 1); err != nil {
-		t.Error(err)
-	}
-	cause := errors.New("why")
+	why := errors.New("why")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	ended := make(chan error, 2)
-	for _, store := range []runlog.Store{s, other} {
-		go func() { ended <- store.Wait(ctx, "r", 2) }()
+	had, ended := make(chan int64, 4), make(chan error, 4)
+	follow := func(ctx context.Context, store runlog.Store) {
+		for line, err := range store.Follow(ctx, "r", 1) {
+			if err != nil {
+				ended <- err
+				return
+			}
+			had <- line.N
+		}
+		ended <- nil
 	}
-	cancel(cause)
+	for _, store := range []runlog.Store{s, other} {
+		go follow(ctx, store)
+		go follow(t.Context(), store)
+	}
+	for range 4 { // then all of them wait, or are about to
+		if n := <-had; n != 1 {
+			t.Errorf("line %d where 1 belongs", n)
+		}
+	}
+	cancel(why)
 	for range 2 {
-		is(t, "Wait", <-ended, cause)
+		is(t, "the end of one whose context ended", <-ended, why)
 	}
-	for _, store := range []runlog.Store{s, other} {
-		go func() { ended <- store.Wait(t.Context(), "r", 3) }()
-	}
-	add(t, w, "two\n")
-	if err := w.Finish(t.Context(), runlog.End{Reason: claude.EndCompleted}); err != nil {
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := other.Delete(t.Context(), "r"); err != nil {
+		t.Fatal(err)
+	}
+	again := write(t, other, "r") // another of its name is not taken for it
+	add(t, again, "two\n")
+	for line, err := range s.Follow(t.Context(), "r", 1) {
+		is(t, "Follow", err, nil)
+		equal(t, "the first line of the new log", string(line.Data), "two\n")
+		break
+	}
 	for range 2 {
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		is(t, "the end of one whose log was deleted", <-ended, fs.ErrNotExist)
 	}
 }
 
@@ -273,14 +292,11 @@ func listDelete(t *testing.T, s, other runlog.Store) {
 		return strings.Join(all, " ")
 	}
 	equal(t, "List", list(), "a:2 b:2 c-1.x_y:8")
-	waiting := make(chan error, 1)
-	go func() { waiting <- s.Wait(t.Context(), "b", 2) }()
 	for range 2 {
 		if err := other.Delete(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	is(t, "Wait for what was deleted", <-waiting, fs.ErrNotExist)
 	equal(t, "List after Delete", list(), "a:2 c-1.x_y:8")
 	w := write(t, other, "b")
 	if w.Info().Lines != 0 {
@@ -294,10 +310,12 @@ func badNames(t *testing.T, s, _ runlog.Store) {
 		is(t, "Write "+run, err, fs.ErrInvalid)
 		_, err = s.Stat(t.Context(), run)
 		is(t, "Stat "+run, err, fs.ErrInvalid)
-		is(t, "Wait "+run, s.Wait(t.Context(), run, 1), fs.ErrInvalid)
 		is(t, "Delete "+run, s.Delete(t.Context(), run), fs.ErrInvalid)
 		for _, err := range s.Read(t.Context(), run, 1) {
 			is(t, "Read "+run, err, fs.ErrInvalid)
+		}
+		for _, err := range s.Follow(t.Context(), run, 1) {
+			is(t, "Follow "+run, err, fs.ErrInvalid)
 		}
 	}
 	write(t, s, strings.Repeat("a", 100))
@@ -306,9 +324,8 @@ func badNames(t *testing.T, s, _ runlog.Store) {
 func absent(t *testing.T, s, _ runlog.Store) {
 	_, err := s.Stat(t.Context(), "none")
 	is(t, "Stat", err, fs.ErrNotExist)
-	is(t, "Wait", s.Wait(t.Context(), "none", 1), fs.ErrNotExist)
 	n := 0
-	for _, err := range runlog.Follow(t.Context(), s, "none", 1) {
+	for _, err := range s.Follow(t.Context(), "none", 1) {
 		n++
 		is(t, "Follow", err, fs.ErrNotExist)
 	}
@@ -324,7 +341,7 @@ func leftEarly(t *testing.T, s, other runlog.Store) {
 		is(t, "Read", err, nil)
 		break
 	}
-	for _, err := range runlog.Follow(t.Context(), other, "r", 1) {
+	for _, err := range other.Follow(t.Context(), "r", 1) {
 		is(t, "Follow", err, nil)
 		break
 	}
