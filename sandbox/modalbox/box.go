@@ -10,6 +10,8 @@ import (
 	"time"
 
 	modal "github.com/modal-labs/modal-client/go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/modalbox/internal/relay"
@@ -165,6 +167,9 @@ func (b *box) explain(ctx context.Context, op string, err error) error {
 	}
 	if is[modal.InvalidError](err) {
 		return wrap(op, err)
+	}
+	if status.Code(err) == codes.NotFound { // the sandbox, and Poll may not know yet
+		b.awaitEnd(ctx)
 	}
 	ask, cancel := detached(ctx)
 	defer cancel()

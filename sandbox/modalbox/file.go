@@ -130,6 +130,7 @@ func (o *file) opened(out io.Reader) error {
 		if text := lastLine(append([]byte(line+"\n"), rest...)); text != "" {
 			return parseError(text)
 		}
+		o.f.b.awaitEnd(o.ctx) // which is why, as a rule
 		return o.f.b.explain(o.ctx, "open a file", fmt.Errorf("%w: the command that opens it has ended", driver.ErrUnavailable))
 	}
 	if o.known, err = parseStat(o.name, line[1:]); err != nil {
