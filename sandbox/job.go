@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +38,8 @@ type JobConfig struct {
 	Stdin bool
 	// Merge puts stderr where stdout goes, in the order the command wrote.
 	Merge bool
+	// Note is kept with the job for whoever takes it over; see Job.Note.
+	Note []byte
 }
 
 // Job is a command that outlives the connection to its sandbox and this process.
@@ -55,7 +59,7 @@ type Job struct {
 	name string
 	dir  string
 
-	writing sync.Mutex
+	writing sync.Mutex // so that one who gives up is not behind others who wait
 }
 
 // JobStatus is what is known of a job.
@@ -105,19 +109,23 @@ func (s *Sandbox) startJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
-	flag := func(set bool, word string) string {
-		if set {
-			return word
-		}
-		return "-"
+	in, how := "-", ""
+	if cfg.Stdin {
+		in = "in"
+	}
+	if cfg.Merge {
+		how = "merge"
+	}
+	if len(cfg.Note) > 0 {
+		how += "note"
 	}
 	root, err := s.jobRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cmd := s.Command(ctx, "sh", "-c", jobLaunch, "sh", root, cfg.Name, flag(cfg.Stdin, "in"), flag(cfg.Merge, "merge"), jobSupervise, jobChild)
+	cmd := s.Command(ctx, "sh", "-c", jobLaunch, "sh", root, cfg.Name, in, cmp.Or(how, "-"), jobSupervise, jobChild)
 	cmd.Args = append(cmd.Args, cfg.Args...)
-	cmd.Env, cmd.Dir = cfg.Env, cfg.Dir
+	cmd.Env, cmd.Dir, cmd.Stdin = cfg.Env, cfg.Dir, bytes.NewReader(cfg.Note)
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, err
@@ -369,9 +377,9 @@ func (j *Job) signal(ctx context.Context, sig Signal, to string) error {
 // WriteStdin sends data to the command's standard input and returns when it is in
 // the pipe there: it waits while the command does not read. Nothing is sent before
 // all of data has arrived in the sandbox, so that a process that dies here leaves no
-// half line. One WriteStdin follows the other, those of other processes too; without
-// flock(1) in the sandbox theirs may come in between parts of 4096 bytes. An input that
-// was ended, by CloseStdin or the command's end, matches os.ErrClosed, a full disk
+// half line; when it has, it is sent whatever becomes of ctx and of this process, and
+// Input tells. One WriteStdin follows the other, those of other processes too. An input
+// that was ended, by CloseStdin or the command's end, matches os.ErrClosed, a full disk
 // syscall.ENOSPC.
 func (j *Job) WriteStdin(ctx context.Context, data []byte) error {
 	if len(data) == 0 {
@@ -379,8 +387,32 @@ func (j *Job) WriteStdin(ctx context.Context, data []byte) error {
 	}
 	j.writing.Lock()
 	defer j.writing.Unlock()
-	said, err := j.ask(ctx, bytes.NewReader(data), jobWrite, strconv.Itoa(len(data)))
+	said, err := j.ask(ctx, bytes.NewReader(data), jobWrite, rand.Text(), strconv.Itoa(len(data)))
 	return j.fail("write to job", stdinError(said, err))
+}
+
+// Input gives all that was taken for the command's standard input so far, the first byte
+// first: whole WriteStdins, each once, also one whose answer nobody got. It is what a
+// process that takes the job over knows the conversation by.
+func (j *Job) Input(ctx context.Context) ([]byte, error) {
+	data, err := j.read(ctx, "sent")
+	return data, j.fail("read input of job", err)
+}
+
+// Note gives JobConfig.Note; nothing where there was none.
+func (j *Job) Note(ctx context.Context) ([]byte, error) {
+	data, err := j.read(ctx, "note")
+	return data, j.fail("read note of job", err)
+}
+
+// read gives one of the job's files that need not be there.
+func (j *Job) read(ctx context.Context, name string) ([]byte, error) {
+	files := j.sb.FSAt(ctx, j.dir)
+	data, err := fs.ReadFile(files, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = files.Stat(".") // the job, or only the file
+	}
+	return data, err
 }
 
 // CloseStdin ends the command's standard input after what was written. Doing it
@@ -388,7 +420,10 @@ func (j *Job) WriteStdin(ctx context.Context, data []byte) error {
 func (j *Job) CloseStdin(ctx context.Context) error {
 	j.writing.Lock()
 	defer j.writing.Unlock()
-	said, err := j.ask(ctx, nil, jobClose)
+	said, err := j.ask(ctx, nil, jobWrite, rand.Text(), "-")
+	if said == "gone" { // or the command has ended
+		said = "sent"
+	}
 	return j.fail("close input of job", stdinError(said, err))
 }
 

@@ -8,10 +8,13 @@ package sandbox
 //	pid     process id of the command, and when it started; the command leads a session
 //	exit    its status
 //	out err what it wrote, from the first byte on
-//	in      a pipe to its standard input, which keeper holds open until it is to end
-//	ctl     a pipe that tells keeper
-//	closed  there when standard input was ended
-//	lock    held by who writes to in
+//	in      a pipe to its standard input
+//	ctl     a pipe to the keeper, a process that fills in: "w NAME SIZE" asks it to pass
+//	        on the file new.NAME, "c NAME" to end the input; it answers in the pipe
+//	        ans.NAME
+//	sent    what the keeper passed on, the first byte first
+//	open    there as long as the keeper answers
+//	note    JobConfig.Note, if there is one
 //
 // pid and exit are there from the start, with room for what comes, so that a full disk
 // does not keep it from being told; a line feed completes them.
@@ -32,8 +35,7 @@ const (
 )
 
 // jobFunctions: alive PID START succeeds when that process lives, birth PID prints
-// when it started, and ended DIR succeeds when the exit of the job there is told. lock DIR waits for
-// its turn to write to a job; without flock(1) nobody waits.
+// when it started, and ended DIR succeeds when the exit of the job there is told.
 const jobFunctions = `
 alive() {
 	vivarium_stat=
@@ -48,14 +50,13 @@ birth() {
 	echo "${20-0}"
 }
 ended() { { read -r vivarium_code <"$1/exit"; } 2>/dev/null; }
-lock() { if command -v flock >/dev/null; then exec 7>>"$1/lock" && flock 7; fi; }
 `
 
 // jobLaunch claims the name and starts the supervisor. setsid(1) forks where it is
 // run by the leader of a process group, and its child then has the signals as they
 // were; what a shell starts with "&" ignores SIGINT and SIGQUIT for good.
 //
-//	sh BASE NAME in|- merge|- SUPERVISOR CHILD PROGRAM [ARGUMENT]...
+//	sh BASE NAME in|- [merge][note]|- SUPERVISOR CHILD PROGRAM [ARGUMENT]...
 const jobLaunch = `
 case $7 in
 */*)
@@ -69,6 +70,9 @@ mkdir -m 700 "$1/$2" 2>/dev/null || {
 	exit
 }
 [ "$3" = - ] || mkfifo -m 600 "$1/$2/in" "$1/$2/ctl" 2>&1 || { rm -rf "$1/$2"; exit; }
+case $4 in
+*note) cat 2>&1 >"$1/$2/note" || { rm -rf "$1/$2"; exit; } ;;
+esac
 exec 4>&1 >/dev/null 2>&1 </dev/null
 leads() {
 	vivarium_stat=
@@ -86,36 +90,72 @@ fi
 `
 
 // jobSupervise runs with the same arguments. It does not wait with "&" and wait, for
-// the same reason.
+// the same reason. It has the pipe to the command open to read until that has ended, so
+// that a write which comes early does not fail; one that comes late does.
+//
+// What is in sent may not be in the pipe yet; what is not in sent never comes. It is dd
+// and not cat that fills the pipe: that may use sendfile(2) and ask once more after all
+// was sent, which fails where the command has read it and ended by then.
 const jobSupervise = jobFunctions + `
-vivarium_dir=$1/$2 vivarium_in=/dev/null vivarium_keeper=
+vivarium_dir=$1/$2
 {
 	printf '%s %s\n' $$ "$(birth $$)" >"$vivarium_dir/sup" &&
 		printf '%64s' '' >"$vivarium_dir/pid" && printf '%64s' '' >"$vivarium_dir/exit" &&
-		: >>"$vivarium_dir/out" && : >>"$vivarium_dir/err"
+		: >>"$vivarium_dir/out" && : >>"$vivarium_dir/err" && : >>"$vivarium_dir/sent" && : >"$vivarium_dir/open"
 } || {
 	echo why | cat 2>&4 >"$vivarium_dir/sup" # which says it better than a shell
 	echo 'cannot write' >&4
 	rm -rf "$vivarium_dir"
 	exit
 }
-if [ "$3" != - ]; then
-	vivarium_in=$vivarium_dir/in
-	exec 3<>"$vivarium_in" 6<>"$vivarium_dir/ctl"
-	{ exec 4>&-; read -r vivarium_stat <&6; } &
-	vivarium_keeper=$!
-	exec 3<&- 6<&-
+answer() { # NAME WORD
+	[ ! -p "$vivarium_dir/ans.$1" ] || echo "$2" 1<>"$vivarium_dir/ans.$1"
+	rm -f "$vivarium_dir/new.$1" "$vivarium_dir/ans.$1"
+}
+send() { # NAME SIZE
+	vivarium_said=$(cat "$vivarium_dir/new.$1" 2>&1 >>"$vivarium_dir/sent") || {
+		dd if=/dev/null of="$vivarium_dir/sent" bs=1 seek="$vivarium_sent" # as long as it was
+		answer "$1" "${vivarium_said:-cannot write}"
+		return
+	}
+	vivarium_sent=$((vivarium_sent + $2))
+	if dd if="$vivarium_dir/new.$1" bs=65536 >&5; then answer "$1" sent; else answer "$1" gone; fi
+}
+keep() {
+	vivarium_sent=0 vivarium_closed=
+	while read -r vivarium_op vivarium_name vivarium_size <&6; do
+		case $vivarium_op$vivarium_closed in
+		w) send "$vivarium_name" "$vivarium_size" ;;
+		w*) answer "$vivarium_name" gone ;;
+		c*)
+			exec 5>&-
+			vivarium_closed=yes
+			answer "$vivarium_name" sent ;;
+		e*) # the command has ended: those who ask from now on look for open
+			rm -f "$vivarium_dir/open"
+			vivarium_closed=yes
+			echo z 1<>"$vivarium_dir/ctl" ;;
+		z*) exit ;;
+		esac
+	done
+}
+if [ "$3" = - ]; then
+	exec 8</dev/null
+else
+	exec 3<>"$vivarium_dir/in" 6<>"$vivarium_dir/ctl" 8<"$vivarium_dir/in" 5>"$vivarium_dir/in" 3<&-
+	{ exec 4>&- 8<&-; keep; } &
+	exec 5>&- 6<&-
 fi
 echo started >&4
 exec 4>&-
 command -v setsid >/dev/null && run() { setsid sh -c "$6" sh "$@"; } || run() { sh -c "$6" sh "$@"; }
-if [ "$4" = - ]; then
-	run "$@" <"$vivarium_in" >>"$vivarium_dir/out" 2>>"$vivarium_dir/err"
-else
-	run "$@" <"$vivarium_in" >>"$vivarium_dir/out" 2>&1
-fi
+case $4 in
+merge*) run "$@" <&8 8<&- >>"$vivarium_dir/out" 2>&1 ;;
+*) run "$@" <&8 8<&- >>"$vivarium_dir/out" 2>>"$vivarium_dir/err" ;;
+esac
 vivarium_code=$?
-[ -z "$vivarium_keeper" ] || kill -9 "$vivarium_keeper"
+exec 8<&-
+[ "$3" = - ] || echo e 1<>"$vivarium_dir/ctl"
 until printf '%s\n' "$vivarium_code" 1<>"$vivarium_dir/exit"; do sleep 1; done
 `
 
@@ -177,29 +217,25 @@ done
 echo sent
 `
 
-// jobWrite passes on $2 bytes of standard input, all or none. Its lock is the kernel's
-// (flock(1)): dd has it too, so it is kept until all was written, also by one whose
-// shell was killed. It is dd and not cat, which may use sendfile(2) and ask once more
-// after all was sent: where the command has read it and ended by then, that fails.
+// jobWrite hands $3 bytes of standard input to the keeper under the name $2, all or none:
+// when they are all here. What it has taken comes, also when who asked is killed. With "-"
+// it asks it to end the input.
 const jobWrite = jobFunctions + `
 [ -p "$1/in" ] || { echo 'no stdin'; exit; }
-vivarium_new=$1/new.$$
-trap 'rm -f "$vivarium_new"' EXIT
-vivarium_said=$(cat 2>&1 >"$vivarium_new") || { echo "${vivarium_said:-cannot write}"; exit; }
-[ "$(wc -c <"$vivarium_new")" -eq "$2" ] || { echo short; exit; }
-lock "$1"
-exec 4<>"$1/in" # opening it to write does not wait then
-if ended "$1" || [ -e "$1/closed" ]; then echo gone; exit; fi
-exec 5>"$1/in" 4<&-
-if dd if="$vivarium_new" bs=65536 >&5 2>/dev/null; then echo sent; else echo gone; fi
-`
-
-// jobClose ends standard input, after what is being written.
-const jobClose = jobFunctions + `
-[ -p "$1/in" ] || { echo 'no stdin'; exit; }
-lock "$1"
-[ ! -e "$1/closed" ] || { echo sent; exit; }
-: >"$1/closed" && echo x 1<>"$1/ctl" && echo sent
+trap 'rm -f "$1/new.$2" "$1/ans.$2"' EXIT
+if [ "$3" != - ]; then
+	vivarium_said=$(cat 2>&1 >"$1/new.$2") || { echo "${vivarium_said:-cannot write}"; exit; }
+	[ "$(wc -c <"$1/new.$2")" -eq "$3" ] || { echo short; exit; }
+fi
+{ read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null && alive "$vivarium_sup" "$vivarium_born" ||
+	{ echo gone; exit; }
+mkfifo -m 600 "$1/ans.$2" 2>&1 || exit
+exec 7<>"$1/ans.$2"
+trap - EXIT
+if [ "$3" = - ]; then echo "c $2"; else echo "w $2 $3"; fi 1<>"$1/ctl"
+[ -e "$1/open" ] || echo gone >&7 # behind the answer, if there is one
+read -r vivarium_said <&7
+echo "$vivarium_said"
 `
 
 // jobRemove removes what is known of a job that is not running.

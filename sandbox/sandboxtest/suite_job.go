@@ -39,6 +39,8 @@ func (s *suite) jobTests() []test {
 		{"RemoveAndList", s.testJobRemove},
 		{"SandboxEndsIt", s.testJobSandboxEnds},
 		{"FullDisk", s.testJobFullDisk},
+		{"Input", s.testJobInput},
+		{"WriteOutlivesUs", s.testJobWriteOutlives},
 	}
 }
 
@@ -485,6 +487,9 @@ func (s *suite) testJobFullDisk(t *testing.T) {
 	if err := j.WriteStdin(s.context(t), bytes.Repeat([]byte("x"), 10_000)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("WriteStdin: %v", err)
 	}
+	if in, err := j.Input(s.context(t)); len(in) > 0 || err != nil {
+		t.Errorf("%d bytes of input are said to be sent, %v", len(in), err)
+	}
 	if err := j.CloseStdin(s.context(t)); err != nil {
 		t.Error(err)
 	}
@@ -503,6 +508,87 @@ func (s *suite) testJobFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "exit of one after it", s.exited(t, s.job(t, sb, "true", nil)), sandbox.Exit{})
+}
+
+// testJobInput looks at what is kept of a job for one who takes it over.
+func (s *suite) testJobInput(t *testing.T) {
+	ctx := s.context(t)
+	note := []byte("a note\nwith \x00\xff\n")
+	j := s.job(t, s.shared, `while read -r x; do echo "$x"; done; read -r x <none`, func(c *sandbox.JobConfig) { c.Stdin, c.Note = true, note })
+	other, err := s.shared.Job(ctx, j.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(what string, f func(context.Context) ([]byte, error), want string) {
+		t.Helper()
+		if got, err := f(ctx); string(got) != want || err != nil {
+			t.Errorf("%s: %q, %v, want %q", what, got, err, want)
+		}
+	}
+	read("note", other.Note, string(note))
+	read("input", other.Input, "")
+	for _, line := range []string{"one\n", "two\n"} {
+		if err := j.WriteStdin(ctx, []byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read("input", other.Input, "one\ntwo\n")
+	if err := j.CloseStdin(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.exited(t, j)
+	if err := j.WriteStdin(ctx, []byte("three\n")); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("WriteStdin after the end: %v", err)
+	}
+	read("input", other.Input, "one\ntwo\n")
+	equal(t, "output", s.all(t, j, 0), "one\ntwo\n")
+	if err := j.Remove(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []func(context.Context) ([]byte, error){other.Note, other.Input} {
+		if _, err := f(ctx); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after Remove: %v", err)
+		}
+	}
+	plain := s.job(t, s.shared, "true", nil)
+	read("note of one without", plain.Note, "")
+	read("input of one without", plain.Input, "")
+}
+
+// testJobWriteOutlives gives up on a write that waits for the command to read: what was
+// taken comes all the same, and before what is written after it.
+func (s *suite) testJobWriteOutlives(t *testing.T) {
+	const n = 200_000 // more than a pipe holds
+	ctx := s.context(t)
+	s.sh(t, s.shared, `rm -f begin; mkfifo begin`)
+	j := s.job(t, s.shared, `read -r x <begin; cat`, func(c *sandbox.JobConfig) { c.Stdin = true })
+	bounded, cancel := context.WithCancel(ctx)
+	given := make(chan error, 1)
+	go func() { given <- j.WriteStdin(bounded, bytes.Repeat([]byte("x"), n)) }()
+	for {
+		in, err := j.Input(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(in) == n {
+			break
+		}
+	}
+	cancel()
+	if err := <-given; !errors.Is(err, context.Canceled) {
+		t.Errorf("WriteStdin: %v", err)
+	}
+	s.sh(t, s.shared, `echo >begin`)
+	if err := errors.Join(j.WriteStdin(ctx, []byte("\nafter it\n")), j.CloseStdin(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Repeat("x", n) + "\nafter it\n"
+	if got := s.all(t, j, 0); got != want {
+		t.Errorf("%d bytes came, want %d", len(got), len(want))
+	}
+	if in, err := j.Input(ctx); string(in) != want || err != nil {
+		t.Errorf("%d bytes are said to be sent, %v", len(in), err)
+	}
 }
 
 func (s *suite) testJobSandboxEnds(t *testing.T) {
