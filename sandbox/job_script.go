@@ -156,7 +156,9 @@ esac
 vivarium_code=$?
 exec 8<&-
 [ "$3" = - ] || echo e 1<>"$vivarium_dir/ctl"
-until printf '%s\n' "$vivarium_code" 1<>"$vivarium_dir/exit"; do sleep 1; done
+until [ ! -e "$vivarium_dir/exit" ] || printf '%s\n' "$vivarium_code" 1<>"$vivarium_dir/exit"; do
+	sleep 1 || exit # a disk that is full, or files that are gone
+done
 `
 
 // jobChild becomes the command.

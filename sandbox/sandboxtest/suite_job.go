@@ -39,6 +39,7 @@ func (s *suite) jobTests() []test {
 		{"RemoveAndList", s.testJobRemove},
 		{"SandboxEndsIt", s.testJobSandboxEnds},
 		{"FullDisk", s.testJobFullDisk},
+		{"FilesGone", s.testJobFilesGone},
 		{"Input", s.testJobInput},
 		{"WriteOutlivesUs", s.testJobWriteOutlives},
 	}
@@ -508,6 +509,23 @@ func (s *suite) testJobFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "exit of one after it", s.exited(t, s.job(t, sb, "true", nil)), sandbox.Exit{})
+}
+
+// testJobFilesGone takes the files of a job away: what looked after it must not stay for
+// ever because it cannot write down how it ended.
+func (s *suite) testJobFilesGone(t *testing.T) {
+	j := s.job(t, s.shared, `exec sleep 600`, nil)
+	var out strings.Builder
+	err := s.shared.Run(s.context(t), nil, &out, "sh", "-c", `
+		cd "${TMPDIR:-/tmp}/.vivarium-jobs/$1" && read -r supervisor born <sup || exit
+		until read -r pid born <pid; do :; done
+		cd / && rm -rf "${TMPDIR:-/tmp}/.vivarium-jobs/$1" && kill -9 "$pid" || exit
+		while read -r stat <"/proc/$supervisor/stat" && [ "${stat#*) Z}" = "$stat" ]; do :; done 2>/dev/null
+		echo gone`, "sh", j.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "it", out.String(), "gone\n")
 }
 
 // testJobInput looks at what is kept of a job for one who takes it over.
