@@ -35,6 +35,19 @@ type reply struct {
 	err      string
 }
 
+func (r reply) decode(subtype string, response any) error {
+	if r.err != "" {
+		return &ControlError{Request: subtype, Message: r.err}
+	}
+	if response == nil || r.response == nil {
+		return nil
+	}
+	if err := json.Unmarshal(r.response, response); err != nil {
+		return &ProtocolError{Line: r.response, Err: fmt.Errorf("the answer to %s: %w", subtype, err)}
+	}
+	return nil
+}
+
 // request sends a control request and waits for the answer, decoded into
 // response if that is not nil. body is a struct with the request's fields, or
 // nil. When ctx ends first the request is withdrawn.
@@ -43,28 +56,29 @@ func (p *process) request(ctx context.Context, subtype string, body, response an
 	if err != nil {
 		return err
 	}
-	p.hold()
-	defer p.unhold()
 	id, answered := p.expect()
-	defer p.forget(id)
 	if err := p.sendRequest(id, fields); err != nil {
+		p.forget(id)
 		return err
 	}
+	return p.await(ctx, subtype, id, answered, response)
+}
+
+// await is request for one that was sent.
+func (p *process) await(ctx context.Context, subtype, id string, answered <-chan reply, response any) error {
+	defer p.forget(id)
+	p.hold()
+	defer p.unhold()
 	select {
 	case r := <-answered:
-		if r.err != "" {
-			return &ControlError{Request: subtype, Message: r.err}
-		}
-		if response == nil || r.response == nil {
-			return nil
-		}
-		if err := json.Unmarshal(r.response, response); err != nil {
-			return &ProtocolError{Line: r.response, Err: fmt.Errorf("the answer to %s: %w", subtype, err)}
-		}
-		return nil
+		return r.decode(subtype, response)
 	case <-p.done:
-		return p.end
 	case <-ctx.Done():
+	}
+	select {
+	case r := <-answered: // both at once: it was first
+		return r.decode(subtype, response)
+	default:
 	}
 	select {
 	case <-p.done: // which ends the run's context too
@@ -103,9 +117,14 @@ func (p *process) expect() (id string, answered <-chan reply) {
 	defer p.mu.Unlock()
 	p.lastReq++
 	id = "vivarium-" + strconv.Itoa(p.lastReq)
+	return id, p.expectAs(id)
+}
+
+// expectAs is expect for a request that has an id. The caller holds mu.
+func (p *process) expectAs(id string) <-chan reply {
 	c := make(chan reply, 1)
 	p.replies[id] = c
-	return id, c
+	return c
 }
 
 func (p *process) forget(id string) {
@@ -162,21 +181,36 @@ func (p *process) replied(m *envelope) {
 
 // prompt begins a turn, or puts it behind those that go on.
 func (p *process) prompt(text string, more []ContentBlock) (*turn, error) {
+	id := newUUID()
+	line, err := p.opts.promptLine(id, text, more)
+	if err != nil {
+		return nil, err
+	}
+	return p.ask(id, line)
+}
+
+// promptLine is a prompt as the CLI takes it.
+func (o *Options) promptLine(id, text string, more []ContentBlock) ([]byte, error) {
 	if text == "" && len(more) == 0 {
 		return nil, fmt.Errorf("claude: %w: the prompt is empty", sandbox.ErrInvalid)
 	}
-	t := &turn{id: newUUID(), over: make(chan struct{})}
 	line := map[string]any{
-		"type": typeUser, "uuid": t.id, "session_id": "", "parent_tool_use_id": nil,
+		"type": typeUser, "uuid": id, "session_id": "", "parent_tool_use_id": nil,
 		"message": map[string]any{"role": "user", "content": promptContent(text, more)},
 	}
-	if p.opts.VerbatimPrompts {
+	if o.VerbatimPrompts {
 		line["client_composed"] = true
 	}
 	data, err := json.Marshal(line)
 	if err != nil {
 		return nil, fmt.Errorf("claude: %w: the prompt: %w", sandbox.ErrInvalid, err)
 	}
+	return append(data, '\n'), nil
+}
+
+// ask is prompt for a line. One that is nil was sent before.
+func (p *process) ask(id string, line []byte) (*turn, error) {
+	t := &turn{id: id, over: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -186,7 +220,9 @@ func (p *process) prompt(text string, more []ContentBlock) (*turn, error) {
 		return nil, ErrClosed
 	}
 	p.begin(t)
-	p.in.write(append(data, '\n'))
+	if line != nil {
+		p.in.write(line)
+	}
 	return t, nil
 }
 
@@ -260,7 +296,7 @@ func (p *process) pause(ctx context.Context, t *turn) error {
 // signalInterrupt stops a CLI that takes no more input: one that has given the
 // prompt's result and waits for work in the background.
 func (p *process) signalInterrupt() error {
-	err := p.cmd.Signal(sandbox.SIGINT)
+	err := p.cli.signal(sandbox.SIGINT)
 	select {
 	case <-p.done:
 		return nil

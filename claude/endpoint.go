@@ -9,6 +9,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/vivarium-go/vivarium/internal/boundlisten"
@@ -25,21 +27,26 @@ const (
 
 // endpoint is an Endpoint that is being served.
 type endpoint struct {
+	address
 	server *http.Server
-	url    string
-	token  string
 	revoke func()
 	served chan struct{}
 }
 
+// address is where the CLI finds an endpoint, as JSON in the notes of jobs.
+type address struct {
+	Addr  string `json:"addr"`
+	Token string `json:"token"`
+}
+
 // serve serves e inside the sandbox until close; requests get contexts that end
-// with ctx.
-func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox) (*endpoint, error) {
-	token, revoke, err := e.issue()
+// with ctx. The zero address is a new one; another is that of a CLI that runs.
+func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox, at address) (*endpoint, error) {
+	token, revoke, err := e.issue(at.Token)
 	if err != nil {
 		return nil, fmt.Errorf("no token for the model's endpoint: %w", err)
 	}
-	l, err := sb.Listen(ctx, "127.0.0.1:0")
+	l, err := listen(ctx, sb, at.Addr)
 	if err != nil {
 		revoke()
 		return nil, fmt.Errorf("serve the model's endpoint in the sandbox: %w", err)
@@ -53,10 +60,9 @@ func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox) (*endpoint, er
 			MaxHeaderBytes:    maxHeaderBytes,
 			ErrorLog:          log.New(io.Discard, "", 0), // it would show what the sandbox sends
 		},
-		url:    "http://" + l.Addr().String(),
-		token:  token,
-		revoke: revoke,
-		served: make(chan struct{}),
+		address: address{Addr: l.Addr().String(), Token: token},
+		revoke:  revoke,
+		served:  make(chan struct{}),
 	}
 	go func() {
 		defer close(s.served)
@@ -65,8 +71,48 @@ func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox) (*endpoint, er
 	return s, nil
 }
 
-func (e Endpoint) issue() (token string, revoke func(), err error) {
+// addressFreed is how long the listener of a process that was killed may take to be
+// gone.
+const addressFreed = 10 * time.Second
+
+// listen takes an address in the sandbox, "" for any.
+func listen(ctx context.Context, sb *sandbox.Sandbox, addr string) (net.Listener, error) {
+	if addr == "" {
+		return sb.Listen(ctx, "127.0.0.1:0")
+	}
+	if ap, err := netip.ParseAddrPort(addr); err != nil || !ap.Addr().IsLoopback() {
+		return nil, fmt.Errorf("the sandbox says that it was at %.80q, which is no loopback address", addr)
+	}
+	ctx, stop := context.WithTimeout(ctx, addressFreed)
+	defer stop()
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		l, err := sb.Listen(ctx, addr)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
+			return l, err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
+	}
+}
+
+// issue gives a token, the one before if there is one.
+func (e Endpoint) issue(before string) (token string, revoke func(), err error) {
 	nothing := func() {}
+	if adopter, ok := e.Handler.(TokenAdopter); ok && before != "" && e.Token == "" {
+		revoke, err := adopter.AdoptToken(before)
+		return before, revoke, err
+	}
+	if _, issues := e.Handler.(TokenIssuer); before != "" && e.Token == "" && issues {
+		return "", nothing, errors.New("the Handler issues tokens and cannot take one over: it has no AdoptToken")
+	}
+	if before != "" && e.Token == "" {
+		return before, nothing, nil
+	}
 	if e.Token != "" {
 		return e.Token, nothing, nil
 	}
@@ -87,7 +133,7 @@ func (e Endpoint) issue() (token string, revoke func(), err error) {
 // the sandbox may have for its network.
 func (s *endpoint) env() []string {
 	return []string{
-		"ANTHROPIC_BASE_URL=" + s.url, "ANTHROPIC_API_KEY=" + s.token,
+		"ANTHROPIC_BASE_URL=http://" + s.Addr, "ANTHROPIC_API_KEY=" + s.Token,
 		"NO_PROXY=127.0.0.1,localhost,::1", "no_proxy=127.0.0.1,localhost,::1",
 	}
 }

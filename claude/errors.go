@@ -14,6 +14,10 @@ var (
 	ErrNoResult = errors.New("claude: the stream ended without a result")
 	// ErrClosed: the stream or session was closed here first.
 	ErrClosed = errors.New("claude: closed")
+	// ErrDetached: this process has let go of a run that Client.Start or Adopt began to
+	// follow. It goes on in the sandbox; Client.Adopt takes it over. The error is an
+	// *EndError.
+	ErrDetached = errors.New("claude: let go of; the run goes on in the sandbox")
 	// ErrTakenBack: the prompt was interrupted before Claude began with it. The
 	// error is an *EndError.
 	ErrTakenBack = errors.New("claude: the prompt was taken back before Claude began with it")

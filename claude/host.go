@@ -146,6 +146,9 @@ func (p *process) asks(line *envelope) error {
 	if question.Request != nil {
 		lenient(question.Request, &head)
 	}
+	if p.settled[question.RequestID] && !reopens(head.Subtype, head.Message) {
+		return nil
+	}
 	if head.Subtype == "mcp_message" {
 		p.mu.Lock()
 		server := p.host.mcp[head.Server]
@@ -160,6 +163,19 @@ func (p *process) asks(line *envelope) error {
 		return p.refuse(question.RequestID, head.Subtype)
 	}
 	return p.call(question.RequestID, name, func(ctx context.Context) (any, error) { return callback(ctx, question.Request) })
+}
+
+// reopens reports whether a request that was answered has to be seen again by a process
+// that takes the run over: it opens the connection to a server of the process.
+func reopens(subtype string, message json.RawMessage) bool {
+	if subtype != "mcp_message" || message == nil {
+		return false
+	}
+	var head struct {
+		Method string `json:"method"`
+	}
+	lenient(message, &head)
+	return head.Method == "initialize" || head.Method == "notifications/initialized"
 }
 
 // callback is the one that answers a question; nil for none.
@@ -276,6 +292,9 @@ func (p *process) refuse(requestID, what string) error {
 }
 
 func (p *process) reply(response map[string]any, limit int) error {
+	if id, _ := response["request_id"].(string); p.settled[id] {
+		return nil // by an earlier process
+	}
 	data, err := json.Marshal(map[string]any{"type": typeControlResponse, "response": response})
 	if err != nil {
 		return fmt.Errorf("the host's answer cannot be encoded: %w", err)

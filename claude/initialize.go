@@ -136,7 +136,13 @@ func (p *process) initialize(ctx context.Context) error {
 		defer stop()
 	}
 	var raw json.RawMessage
-	if err := p.request(ctx, "initialize", p.initializeRequest(), &raw); err != nil {
+	var err error
+	if p.job != nil && p.job.initID != "" { // another process has asked
+		err = p.await(ctx, "initialize", p.job.initID, p.job.initialized, &raw)
+	} else {
+		err = p.request(ctx, "initialize", p.initializeRequest(), &raw)
+	}
+	if err != nil {
 		return err
 	}
 	p.info.Raw = raw

@@ -270,8 +270,14 @@ type Options struct {
 	// "--debug-file=/tmp/debug". Every process in the sandbox can read them.
 	ExtraArgs []string
 	// Stderr is given what the CLI writes to stderr, from one goroutine. nil
-	// keeps its end for errors only.
+	// keeps its end for errors only. That of Client.Start and Adopt gets it all at
+	// the end.
 	Stderr io.Writer
+	// Journal is given all that the CLI writes to stdout, from one goroutine, before
+	// any of it is looked at here or given to a stream: whole from the first byte on,
+	// the lines of the control protocol included. An error of it ends a run, or lets
+	// go of one of Client.Start or Adopt. nil is nobody.
+	Journal io.Writer
 	// CLIPath is the program inside the sandbox, a path or a name on its PATH.
 	// Empty means CLITarget if that is there, else "claude".
 	CLIPath string
@@ -309,4 +315,11 @@ type Endpoint struct {
 // and revoked at its end.
 type TokenIssuer interface {
 	IssueToken() (token string, revoke func(), err error)
+}
+
+// TokenAdopter is implemented by a TokenIssuer whose tokens may outlive the process:
+// Client.Adopt hands it the token that the CLI has from an earlier one. It comes from
+// the sandbox, so it may be anything, and must get no more than a new token would.
+type TokenAdopter interface {
+	AdoptToken(token string) (revoke func(), err error)
 }

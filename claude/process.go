@@ -3,6 +3,7 @@ package claude
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,8 @@ type process struct {
 	sb      *sandbox.Sandbox
 	opts    *Options
 	oneShot bool // the process ends with its one turn
-	cmd     *sandbox.Cmd
+	cli     program
+	job     *jobRun                 // nil where the CLI is a command of this process
 	ctx     context.Context         // of the run
 	cancel  context.CancelCauseFunc // kills every process of the run
 	host    *host
@@ -36,6 +38,9 @@ type process struct {
 	stderr  stderrTail
 	secrets []string
 	release []func() // what to let go of when the CLI has ended
+
+	endpoint *endpoint       // nil if none is served
+	settled  map[string]bool // requests of the CLI that were answered before this process
 
 	mu      sync.Mutex
 	id      string  // the conversation's
@@ -61,81 +66,149 @@ type process struct {
 	end     *EndError // how it ended; to be read after done
 }
 
+// program is the CLI as it runs.
+type program struct {
+	stdin  io.WriteCloser
+	stdout io.Reader
+	signal func(sandbox.Signal) error
+	// wait waits for its end, when stdout has ended.
+	wait func() error
+}
+
 // start starts the CLI and returns when it has answered. When ctx ends, every
 // process of the run is killed.
 func start(ctx context.Context, sb *sandbox.Sandbox, opts *Options, oneShot bool) (*process, error) {
-	if err := opts.validate(); err != nil {
-		return nil, err
-	}
-	opts, err := opts.resolveContinue(ctx, sb)
+	p, newID, err := prepare(ctx, sb, opts, oneShot)
 	if err != nil {
 		return nil, err
 	}
-	id, newID := opts.Resume, ""
+	return p, p.begun(p.launch(newID))
+}
+
+// prepare makes a process that is not started. newID is the id of a conversation
+// that is to be made.
+func prepare(ctx context.Context, sb *sandbox.Sandbox, opts *Options, oneShot bool) (p *process, newID string, err error) {
+	if err := opts.validate(); err != nil {
+		return nil, "", err
+	}
+	opts, err = opts.resolveContinue(ctx, sb)
+	if err != nil {
+		return nil, "", err
+	}
+	id := opts.Resume
 	if id == "" || opts.Fork {
 		if newID = opts.SessionID; newID == "" {
 			newID = newUUID()
 		}
 		id = newID
 	}
+	p, err = newProcess(ctx, sb, opts, oneShot, id)
+	return p, newID, err
+}
+
+// newProcess makes the process of a conversation, which nobody else may have.
+func newProcess(ctx context.Context, sb *sandbox.Sandbox, opts *Options, oneShot bool, id string) (*process, error) {
 	unlock, err := lockConversation(sb.ID(), id)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
 	p := &process{
-		sb: sb, opts: opts, oneShot: oneShot, ctx: ctx, cancel: cancel, in: newInput(), id: id, queue: newQueue(false),
+		sb: sb, opts: opts, oneShot: oneShot, in: newInput(), id: id, queue: newQueue(false),
 		replies: map[string]chan reply{}, done: make(chan struct{}), changed: make(chan struct{}),
 		secrets: opts.secrets(), release: []func(){unlock},
 	}
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	p.host = newHost(p)
-	if err := p.launch(ctx, newID); err != nil {
+	return p, nil
+}
+
+// begun returns when a CLI that was started has answered. err is why it was not.
+func (p *process) begun(err error) error {
+	if err != nil {
 		p.letGo()
-		cancel(err)
-		return nil, p.startError(err)
+		p.cancel(err)
+		return p.startError(err)
 	}
-	if err := p.initialize(ctx); err != nil {
-		cancel(err)
+	if err := p.initialize(p.ctx); err != nil {
+		p.cancel(err)
 		<-p.done
-		return nil, p.startError(err)
+		return p.startError(err)
 	}
 	p.started.Store(true)
-	return p, nil
+	return nil
 }
 
 func (p *process) starting() bool { return !p.started.Load() }
 
 // launch starts the process and the goroutines around it.
-func (p *process) launch(ctx context.Context, newID string) error {
-	env, err := p.environment(ctx)
+func (p *process) launch(newID string) error {
+	args, env, err := p.command(newID)
 	if err != nil {
 		return err
 	}
-	program, err := p.opts.program(ctx, p.sb)
-	if err != nil {
-		return err
-	}
-	args := locked(p.id, program, p.opts.args(newID))
-	p.cmd = p.sb.Command(ctx, args[0], args[1:]...)
-	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr = env, p.opts.Dir, &p.stderr
+	cmd := p.sb.Command(p.ctx, args[0], args[1:]...)
+	cmd.Env, cmd.Dir, cmd.Stderr = env, p.opts.Dir, &p.stderr
 	p.stderr.also = p.opts.Stderr
-	stdin, err := p.cmd.StdinPipe()
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return err
 	}
-	stdout, err := p.cmd.StdoutPipe()
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
-	go p.in.run(stdin)
-	// A killed CLI must not be held up by a reader who waits for its end.
-	unhold := context.AfterFunc(ctx, func() { p.hold() })
-	p.release = append(p.release, func() { unhold() })
-	go p.run(stdout)
+	p.run(program{stdin: stdin, stdout: journaled{stdout, p.opts.Journal}, signal: cmd.Signal, wait: cmd.Wait})
 	return nil
+}
+
+// journaled passes on to a journal, if there is one, what is read.
+type journaled struct {
+	io.Reader
+	journal io.Writer
+}
+
+// errJournal says that Options.Journal has failed.
+var errJournal = errors.New("claude: Options.Journal")
+
+func (j journaled) Read(p []byte) (int, error) {
+	n, err := j.Reader.Read(p)
+	if n == 0 || j.journal == nil {
+		return n, err
+	}
+	if _, failed := j.journal.Write(p[:n]); failed != nil {
+		return 0, fmt.Errorf("%w: %w", errJournal, failed)
+	}
+	return n, err
+}
+
+// command is the CLI's command and environment.
+func (p *process) command(newID string) (args, env []string, err error) {
+	if env, err = p.environment(p.ctx); err != nil {
+		return nil, nil, err
+	}
+	program, err := p.opts.program(p.ctx, p.sb)
+	if err != nil {
+		return nil, nil, err
+	}
+	return locked(p.id, program, p.opts.args(newID)), env, nil
+}
+
+// run starts the goroutines around a CLI that runs.
+func (p *process) run(cli program) {
+	p.cli = cli
+	go p.in.run(cli.stdin)
+	// A killed CLI must not be held up by a reader who waits for its end.
+	unhold := context.AfterFunc(p.ctx, func() {
+		p.hold()
+		if p.job != nil {
+			p.job.endWith(p.ctx)
+		}
+	})
+	p.release = append(p.release, func() { unhold() })
+	go p.follow()
 }
 
 // environment is the CLI's, beside the sandbox's own. It begins to serve the
@@ -152,24 +225,33 @@ func (p *process) environment(ctx context.Context) ([]string, error) {
 		}
 	}
 	if p.opts.Endpoint.Handler != nil {
-		served, err := p.opts.Endpoint.serve(ctx, p.sb)
+		served, err := p.opts.Endpoint.serve(ctx, p.sb, address{})
 		if err != nil {
 			return nil, err
 		}
-		p.release = append(p.release, served.close)
-		p.secrets = append(p.secrets, served.token)
+		p.serves(served)
 		env = append(env, served.env()...)
 	}
 	return append(env, p.opts.Env...), nil
 }
 
-// run reads the CLI's output to its end, and only then waits for it.
-func (p *process) run(stdout io.Reader) {
-	readErr := p.read(stdout)
+// serves keeps an endpoint until the CLI has ended.
+func (p *process) serves(e *endpoint) {
+	p.endpoint = e
+	p.release = append(p.release, e.close)
+	p.secrets = append(p.secrets, e.Token)
+}
+
+// follow reads the CLI's output to its end, and only then waits for it.
+func (p *process) follow() {
+	readErr := p.read(p.cli.stdout)
 	if readErr != nil {
 		p.cancel(readErr)
 	}
-	waitErr := p.cmd.Wait()
+	waitErr := p.cli.wait()
+	if p.job != nil && readErr != nil && !p.job.killed() {
+		waitErr = nil // it says the same
+	}
 	p.in.close()
 	<-p.in.done
 	p.endCallbacks()
@@ -196,7 +278,7 @@ func (p *process) finish(err error) {
 		exit.Stderr = []byte(redact(string(exit.Stderr), p.secrets))
 		exit.Args = exit.Args[min(len(exit.Args), lockedArgs):]
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrDetached) {
 		end.SandboxEnd = p.sandboxEnd()
 	}
 	p.mu.Lock()
@@ -243,7 +325,7 @@ func (p *process) wind(grace time.Duration) {
 	if p.endsWithin(grace) {
 		return
 	}
-	_ = p.cmd.Signal(sandbox.SIGTERM) // what matters is whether it ends
+	_ = p.cli.signal(sandbox.SIGTERM) // what matters is whether it ends
 	if !p.endsWithin(termGrace) {
 		p.kill(ErrClosed)
 	}

@@ -37,7 +37,9 @@ func realBox(t *testing.T) *sandbox.Sandbox {
 	if err != nil {
 		t.Fatal(err)
 	}
+	boxDirs[sb] = dir
 	t.Cleanup(func() {
+		delete(boxDirs, sb)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := errors.Join(sb.Terminate(ctx), sb.Close()); err != nil {
@@ -46,6 +48,9 @@ func realBox(t *testing.T) *sandbox.Sandbox {
 	})
 	return sb
 }
+
+// boxDirs are where realBox keeps its sandboxes, for other processes.
+var boxDirs = map[*sandbox.Sandbox]string{}
 
 // scripted are options for the real CLI with a scripted model.
 func scripted(script claudetest.Script) *claude.Options {

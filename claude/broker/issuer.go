@@ -21,3 +21,9 @@ func (i *Issuer) IssueToken() (token string, revoke func(), err error) {
 	t := i.broker.NewToken(&i.opts)
 	return t.Value(), t.Revoke, nil
 }
+
+// AdoptToken takes over the token of a run of an earlier process; see
+// [Broker.AdoptToken]. It gets this issuer's options.
+func (i *Issuer) AdoptToken(token string) (revoke func(), err error) {
+	return i.broker.adopt(token, &i.opts)
+}

@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"net/http"
 	"strings"
@@ -54,9 +55,19 @@ func (b *Broker) NewToken(opts *TokenOptions) *Token {
 	if opts == nil {
 		opts = &TokenOptions{}
 	}
-	raw := make([]byte, 32)
+	raw := make([]byte, tokenBytes)
 	_, _ = rand.Read(raw) // never fails: it ends the program rather
-	value := "vivarium-" + base64.RawURLEncoding.EncodeToString(raw)
+	t := b.newToken(tokenPrefix+base64.RawURLEncoding.EncodeToString(raw), opts)
+	b.tokens.add(t)
+	return t
+}
+
+const (
+	tokenPrefix = "vivarium-"
+	tokenBytes  = 32
+)
+
+func (b *Broker) newToken(value string, opts *TokenOptions) *Token {
 	t := &Token{
 		broker: b, value: func() string { return value }, sum: sha256.Sum256([]byte(value)), run: opts.Run,
 		meter: meter{whose: "this run", limits: opts.Limits.orDefault()}, account: opts.Account,
@@ -68,8 +79,28 @@ func (b *Broker) NewToken(opts *TokenOptions) *Token {
 	if opts.TTL >= 0 {
 		t.expires = time.Now().Add(cmp.Or(opts.TTL, DefaultTTL))
 	}
-	b.tokens.add(t)
 	return t
+}
+
+// AdoptToken accepts a token that a broker of an earlier process minted, in the words of
+// claude.TokenAdopter: a run that outlived that process still has it. It is worth what
+// one of NewToken with the defaults is, from now on, whoever minted it: what was counted
+// before is not known. One that is accepted already is refused.
+func (b *Broker) AdoptToken(token string) (revoke func(), err error) { return b.adopt(token, nil) }
+
+func (b *Broker) adopt(value string, opts *TokenOptions) (revoke func(), err error) {
+	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(value, tokenPrefix))
+	if err != nil || len(raw) != tokenBytes || !strings.HasPrefix(value, tokenPrefix) {
+		return nil, errors.New("broker: what is to be adopted is no token of a broker")
+	}
+	if opts == nil {
+		opts = &TokenOptions{}
+	}
+	t := b.newToken(value, opts)
+	if !b.tokens.addNew(t) {
+		return nil, errors.New("broker: the token that is to be adopted is in use")
+	}
+	return t.Revoke, nil
 }
 
 // IssueToken is NewToken with the defaults, in the words of claude.TokenIssuer:
@@ -146,7 +177,10 @@ type tokens struct {
 // sweepEvery is how often those that have expired are looked for.
 const sweepEvery = time.Minute
 
-func (ts *tokens) add(t *Token) {
+func (ts *tokens) add(t *Token) { _ = ts.addNew(t) } // of random bits: it is new
+
+// addNew adds a token, unless there is one like it.
+func (ts *tokens) addNew(t *Token) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if now := time.Now(); now.Sub(ts.swept) >= sweepEvery {
@@ -156,7 +190,11 @@ func (ts *tokens) add(t *Token) {
 	if ts.bySum == nil {
 		ts.bySum = map[[sha256.Size]byte]*Token{}
 	}
+	if ts.bySum[t.sum] != nil {
+		return false
+	}
 	ts.bySum[t.sum] = t
+	return true
 }
 
 func (ts *tokens) remove(t *Token) {

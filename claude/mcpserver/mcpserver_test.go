@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,6 +136,69 @@ func TestRealInProcess(t *testing.T) {
 }
 
 // A server over HTTP that the CLI connects to by itself, and that asks the user.
+// TestRealTakenOver has a run taken over between two calls of a tool: the server of the
+// process that comes later has not seen the client connect, and serves it all the same.
+func TestRealTakenOver(t *testing.T) {
+	sb := box(t)
+	var gate claudetest.Gate
+	model := claudetest.NewHandler(func(w *claudetest.Reply, r *claudetest.Request) {
+		switch len(r.ToolResults()) {
+		case 0:
+			w.Tool("mcp__weather__today", map[string]any{"city": "Bern"})
+		default:
+			if len(r.Calls()) == 1 {
+				gate.Wait(w, r)
+				w.Tool("mcp__weather__today", map[string]any{"city": "Rome"})
+				return
+			}
+			w.Text("done")
+		}
+	}, nil)
+	var calls atomic.Int64
+	client := func() *claude.Client {
+		srv := weather()
+		srv.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+			return func(ctx context.Context, method string, r mcp.Request) (mcp.Result, error) {
+				if method == "tools/call" {
+					calls.Add(1)
+				}
+				return next(ctx, method, r)
+			}
+		})
+		return claude.NewClient(sb, &claude.Options{
+			Endpoint: claude.Endpoint{Handler: model}, PermissionMode: claude.PermissionBypass,
+			MCPServers: map[string]claude.MCPServer{"weather": mcpserver.New(srv)},
+		})
+	}
+	st, err := client().Start(t.Context(), "r", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-gate.Reached()
+	if err := st.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	gate.Open()
+	if st, err = client().Adopt(t.Context(), "r"); err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var results []string
+	for m, err := range st.Messages() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, ok := m.(*claude.UserMessage); ok {
+			for _, r := range m.Content().ToolResults() {
+				results = append(results, r.Content.Text())
+			}
+		}
+	}
+	if got := strings.Join(results, ", "); got != "sun in Bern, sun in Rome" || calls.Load() != 2 {
+		t.Errorf("the tool gave %q in %d calls", got, calls.Load())
+	}
+}
+
 func TestRealElicitation(t *testing.T) {
 	model := claudetest.NewHandler(claudetest.Sequence(
 		claudetest.Tool("mcp__remote__ask", map[string]any{}), claudetest.Text("done")), nil)
