@@ -134,6 +134,69 @@ func TestPruneStopsAtDamage(t *testing.T) {
 	}
 }
 
+// overtake is a plan that has others do their work before a Prune first reads what its
+// own fence names, and then lets look happen to the next list.
+func overtake(others func(), look storagetest.Fault) func(storagetest.Call) storagetest.Fault {
+	fence, stated, done, listed := "", false, false, false
+	return func(c storagetest.Call) storagetest.Fault {
+		switch {
+		case c.Op == storagetest.OpPut && strings.HasPrefix(c.Key, "acme/_versions/"):
+			fence = c.Key
+		case c.Op == storagetest.OpStat && c.Key == fence:
+			stated = true // and live begins
+		case c.Op == storagetest.OpGet && stated && !done:
+			done = true
+			others()
+		case c.Op == storagetest.OpList && done && !listed:
+			listed = true
+			return look
+		}
+		return storagetest.None
+	}
+}
+
+// A Prune that no longer finds what its fence names asks whether another one came
+// first. Where that request fails, the answer is not 'no': the error is the request's
+// too, as the version it tells of may be gone for good reason.
+func TestPruneTellsWhyItCouldNotLook(t *testing.T) {
+	warm(t)
+	lost := errors.New("the bucket does not answer")
+	for name, test := range map[string]struct {
+		look storagetest.Fault
+		want error
+	}{
+		"the look works":    {storagetest.None, nil},
+		"the look fails":    {storagetest.Fail.With(lost), lost},
+		"the look is short": {storagetest.Cut.With(lost), lost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHistory(t)
+				for n := range 3 {
+					h.must(n)
+				}
+				others := func() {
+					clean := storage.NewVolume(h.memory, "acme", nil)
+					for range 2 {
+						if _, err := clean.Prune(t.Context(), storage.Keep{Last: 1, Grace: time.Hour}); err != nil {
+							t.Error(err)
+						}
+						time.Sleep(48 * time.Hour)
+					}
+				}
+				faulty := &storagetest.Faulty{Bucket: h.memory, Plan: overtake(others, test.look)}
+				_, err := storage.NewVolume(faulty, "acme", nil).Prune(t.Context(), storage.Keep{Grace: time.Hour})
+				if !errors.Is(err, test.want) || errors.Is(err, fs.ErrNotExist) != (test.want != nil) {
+					t.Errorf("got %v, want %v", err, test.want)
+				}
+				if got := h.check("the end"); !slices.Equal(got, []string{"version 2"}) {
+					t.Errorf("versions %q", got)
+				}
+			})
+		})
+	}
+}
+
 func copyAll(t *testing.T, from, to storage.Bucket) {
 	t.Helper()
 	for _, key := range keysOf(t, from, "") {
