@@ -1,6 +1,7 @@
 package sandboxhttp_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ type fakeAPI struct {
 	work     chan string // frames of the next save or restore, until it is closed; nil: at once
 	saved    []map[string]any
 	restored []string
+	held     chan chan struct{} // of each GET /sandbox/{id}: waits until what it sends is closed; nil: at once
 }
 
 type fakeBox struct {
@@ -141,6 +143,12 @@ func (f *fakeAPI) list(w http.ResponseWriter, _ *http.Request) {
 
 func (f *fakeAPI) get(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
+	held := f.held
+	f.mu.Unlock()
+	if held != nil && !hold(r.Context(), held) {
+		return
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	b := f.box(r)
 	if b == nil {
@@ -148,6 +156,23 @@ func (f *fakeAPI) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, b.fields)
+}
+
+// hold tells that a request has come, and waits until it may be answered. It reports
+// false where nobody waits for that any more.
+func hold(ctx context.Context, held chan<- chan struct{}) bool {
+	release := make(chan struct{})
+	select {
+	case held <- release:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-release:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (f *fakeAPI) create(w http.ResponseWriter, r *http.Request) {

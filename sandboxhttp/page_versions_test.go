@@ -87,6 +87,15 @@ func (f *fakeAPI) answerWork(w http.ResponseWriter, r *http.Request, do func(*fa
 	fmt.Fprintf(w, "event: result\ndata: %s\n\ndata: [DONE]\n\n", result)
 }
 
+// holdSandbox makes every GET /sandbox/{id} from here on wait until what comes for it on
+// the channel is closed.
+func (f *fakeAPI) holdSandbox() <-chan chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = make(chan chan struct{})
+	return f.held
+}
+
 func frameOf(stage, phase string, files, total int) string {
 	return fmt.Sprintf("event: progress\ndata: {\"stage\":%q,\"phase\":%q,\"files\":%d,\"total_files\":%d,\"bytes\":%d,\"total_bytes\":%d}\n\n", stage, phase, files, total, files*8100, total*8100)
 }
@@ -239,3 +248,59 @@ func TestPageVersions(t *testing.T) {
 		p.until(`!document.querySelector('#bar [aria-label="Versions"]')`)
 	})
 }
+
+// Which version is the current one is told by the sandbox, which is read again after
+// each save and restore. A list that comes first must not be drawn with what was
+// current before, so the sandbox's answer is held back for as long as a list is asked for.
+func TestPageCurrentVersion(t *testing.T) {
+	browser := browsertest.Start(t)
+	for name, test := range map[string]struct {
+		change  func(p *tab)
+		current string
+	}{
+		"after a save": {func(p *tab) { p.click(".save .button") }, "saved-1"},
+		"after a restore": {func(p *tab) {
+			p.click(`[data-id="v3"] button`)
+			p.click("dialog .button.danger")
+		}, "v3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := newFakeAPI(t)
+			shelf(api)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Ready")
+			p.click(`#bar [aria-label="Versions"]`)
+			p.untilText("10,000 files")
+			held := api.holdSandbox()
+			eval[bool](p, countLists)
+			test.change(p)
+			var release chan struct{}
+			select {
+			case release = <-held:
+			case <-time.After(patience):
+				t.Fatal("the sandbox was not read again")
+			}
+			// The page calls fetch for both in one go or not at all, and this runs after that.
+			if eval[int](p, `lists.asked`) > 0 {
+				p.until(`lists.read > 0`)
+				p.settle()
+			}
+			close(release)
+			p.until(`[...document.querySelectorAll(".versions li")].filter((e) => e.textContent.includes("Current")).map((e) => e.dataset.id).join() === ` + quote(test.current))
+		})
+	}
+}
+
+// countLists counts from here on how often versions were asked for, and their answer read.
+const countLists = `(() => {
+	const real = fetch;
+	window.lists = { asked: 0, read: 0 };
+	window.fetch = async (url, ...rest) => {
+		const list = new URL(url, location).pathname.endsWith("/versions");
+		if (list) lists.asked++;
+		const answer = await real(url, ...rest);
+		if (list) answer.clone().text().then(() => lists.read++);
+		return answer;
+	};
+	return true;
+})()`
