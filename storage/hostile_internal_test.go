@@ -290,20 +290,24 @@ func FuzzParseList(f *testing.F) {
 
 // FuzzListing reads what a sandbox may say that it has, and makes a version of it.
 func FuzzListing(f *testing.F) {
-	gnu := "gnu 1700000000.5 boot\nd 755 0 1.5 1.5 2 1 7 0 0 0 \x00\x00f 644 3 1.5 1.5 1 2 7 0 0 8 a\x00\x00l 777 1 1 1 1 3 7 0 0 0 l\x00x\x00\x00"
-	plain := "plain 1700000000.5 boot\n41ed 0 1 a.5 +|1 a.5 +|2 1 7 0 0 0 .\n//\n.\n//\n81a4 3 1 a.5 +|1 a.5 +|1 2 7 0 0 8 ./a\n//\n./a\n//\na1ff 1 1 a|1 a|1 3 7 0 0 0 ./l\n//\n'./l' -> 'x'\n//\n//\n"
-	for _, text := range []string{gnu, plain} {
-		l := &lister{v: NewVolume(nil, "acme", nil)}
-		err := l.parse(bufio.NewReader(strings.NewReader(text)))
-		if err == nil {
-			_, err = l.finish()
+	link := "l 777 1 1 1 1 3 7 0 0 0 l\x00x\x00"
+	plainLink := "a1ff 1 1 a|1 a|1 3 7 0 0 0 ./l\n//\n'./l' -> 'x'\n//\n"
+	for _, good := range goodListings {
+		// A link, before the empty record at the end.
+		text, end, more := strings.TrimSuffix(good.text, "\x00"), "\x00", link
+		if good.want.cut {
+			text, end, more = strings.TrimSuffix(good.text, "//\n"), "//\n", plainLink
 		}
-		if err != nil {
+		text += more + end
+		if l, err := parseListing(text); err != nil || len(l.entries) != 3 {
 			f.Fatalf("%q: %v", text, err)
 		}
 		f.Add(text)
 	}
-	f.Add(strings.ReplaceAll(gnu, " a\x00", " ../a\x00"))
+	for _, bad := range badListings {
+		f.Add(bad.text)
+	}
+	f.Add(strings.ReplaceAll("gnu 1700000000.5 boot\n"+gnuRecords, " a\x00", " ../a\x00"))
 	f.Fuzz(func(t *testing.T, text string) {
 		v := NewVolume(nil, "acme", &Options{MaxFiles: 100})
 		l := &lister{v: v}
