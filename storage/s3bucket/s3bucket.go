@@ -108,13 +108,19 @@ func New(client *s3.Client, name string, opts *Options) *Bucket {
 type Checksums int
 
 const (
-	// ChecksumsAuto uses them, as the client says, on Amazon S3. On any other
-	// endpoint it leaves them out, whatever the client says, as many servers refuse them.
+	// ChecksumsAuto uses them, as the client says, on Amazon S3: as ChecksumsOn, with
+	// what that says of plain HTTP. On any other endpoint it leaves them out, whatever
+	// the client says, as many servers refuse them.
 	ChecksumsAuto Checksums = iota
-	// ChecksumsOn uses them.
+	// ChecksumsOn uses them. A Put in one request of which only a CRC-32C is known,
+	// as a volume's packs are, is then signed without its body ("UNSIGNED-PAYLOAD").
+	// The signature does cover the checksum, but anyone can make other bytes with the
+	// same CRC-32C. So use https: over plain HTTP whoever is in between could change
+	// such a body unnoticed until it is read, and ChecksumsOff signs every body.
 	ChecksumsOn
 	// ChecksumsOff leaves them out where the protocol does not require them. The
-	// body of a request without TLS is still covered by its signature.
+	// body of a request without TLS is still covered by its signature, as the
+	// SHA-256 in it.
 	ChecksumsOff
 )
 
