@@ -141,8 +141,10 @@ const (
 // listScript prints a line with what is listed how, the time and the machine's
 // boot, then the records, and an empty record. With GNU find the time is "-" in that
 // line, and a record "now TIME" comes first: the time of the directory of find's own
-// process in /proc, which is made when find starts. A sandbox without it has all its
-// files read again, as none can be told to be older than the listing. Where find
+// process in /proc, which is made when find starts. A sandbox that tells its boot and
+// not that has all its files read again, as none can be told to be older than the
+// listing. One without its boot, which is in /proc too, is not known to be the same as
+// before, so that sizes and mtimes alone decide: see known.unchanged. Where find
 // turns out not to be GNU's, the same begins once more with a line of its own; the
 // time there is that of date and, as date may know no fractions, of /proc/self/.
 const listScript = reportHead + `
