@@ -176,10 +176,10 @@ func reason(errs ...error) error {
 	return first
 }
 
-// buffers are a bounded number of buffers of one size. The one that was given back
-// last is used first, and others are made only when none is at hand.
+// buffers are a bounded number of buffers. The one that was given back last is used
+// first, and others are made only when none is at hand.
 type buffers struct {
-	size  int
+	size  int // of one that is made; who takes it may give back a larger one
 	spare chan []byte
 	more  chan struct{}
 }

@@ -29,7 +29,7 @@ type pack struct {
 }
 
 func (p *packer) open(in *intake, bufs int) {
-	p.in, p.cur, p.bufs = in, make(chan *pack, 1), newBuffers(bufs, packSize)
+	p.in, p.cur, p.bufs = in, make(chan *pack, 1), newBuffers(bufs, 0)
 	p.cur <- nil
 }
 
@@ -38,7 +38,7 @@ func (p *packer) open(in *intake, bufs int) {
 func (p *packer) add(f *tree.Frame, data []byte) error {
 	cur := <-p.cur
 	defer func() { p.cur <- cur }()
-	if cur != nil && len(cur.buf)+len(data) > cap(cur.buf) {
+	if cur != nil && len(cur.buf)+len(data) > packSize {
 		p.upload(cur)
 		cur = nil
 	}
@@ -50,8 +50,19 @@ func (p *packer) add(f *tree.Frame, data []byte) error {
 		cur = &pack{buf: buf}
 	}
 	f.Pack, f.Off = &cur.Pack, uint32(len(cur.buf))
-	cur.buf = append(cur.buf, data...)
+	cur.buf = append(roomFor(cur.buf, len(data)), data...)
 	return nil
+}
+
+// roomFor gives buf with room for n more bytes. It at least doubles, and is no larger
+// than a pack where that will do: a small Sync takes little, and a large one soon has
+// whole buffers, which are used again.
+func roomFor(buf []byte, n int) []byte {
+	need := len(buf) + n
+	if need <= cap(buf) {
+		return buf
+	}
+	return append(make([]byte, 0, max(need, min(max(2*cap(buf), frameSize), packSize))), buf...)
 }
 
 // seal uploads what is left.
