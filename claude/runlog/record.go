@@ -25,49 +25,71 @@ func Record(ctx context.Context, w Writer, job *sandbox.Job) (*sandbox.Exit, err
 	if err != nil {
 		return nil, err
 	}
-	err = appendLines(ctx, w, out)
+	j := NewJournal(ctx, w)
+	j.skip = 0 // it is read from where the log stands
+	_, err = io.CopyBuffer(j, out, make([]byte, readSize))
+	if err == nil || errors.Is(err, sandbox.ErrJobLost) { // no more can come
+		err = errors.Join(err, j.Flush())
+	}
 	if err = errors.Join(err, out.Close()); err != nil {
 		return nil, err
 	}
 	return job.Wait(ctx)
 }
 
-// appendLines appends what r gives. A line without a newline is added only where no
-// more can come: at r's end, or that of a job that is lost.
-func appendLines(ctx context.Context, w Writer, r io.Reader) error {
-	var rest []byte // the begin of a line
-	var lines [][]byte
-	buf := make([]byte, readSize)
-	for {
-		n, readErr := r.Read(buf)
-		rest = append(rest, buf[:n]...)
-		lines = lines[:0]
-		at := len(rest) - n // there is no newline before
-		for begin := 0; ; {
-			i := bytes.IndexByte(rest[at:], '\n')
-			if i < 0 {
-				rest = rest[begin:]
-				break
-			}
-			at += i + 1
-			lines = append(lines, rest[begin:at])
-			begin = at
-		}
-		over := errors.Is(readErr, io.EOF) || errors.Is(readErr, sandbox.ErrJobLost)
-		if over && len(rest) > 0 {
-			lines = append(lines, rest)
-		}
-		if len(lines) > 0 {
-			if err := w.Append(ctx, lines); err != nil {
-				return err
-			}
-			rest = append([]byte(nil), rest...)
-		}
-		if readErr == io.EOF {
-			return nil
-		}
-		if readErr != nil {
-			return readErr
-		}
+// Journal appends to a log the lines of what is written to it: a run's journal from its
+// first byte on, of which it passes over what the log has already. So it is what
+// claude.Options.Journal takes, for a run that is started as well as for one that is
+// taken over. It is for one goroutine. After an error it takes nothing more.
+type Journal struct {
+	ctx  context.Context
+	w    Writer
+	skip int64  // bytes that the log has
+	rest []byte // the begin of a line
+	err  error
+}
+
+// NewJournal returns a Journal for a log as it stands. ctx bounds what is appended. The
+// caller keeps w, and finishes and closes it.
+func NewJournal(ctx context.Context, w Writer) *Journal {
+	return &Journal{ctx: ctx, w: w, skip: w.Info().Bytes}
+}
+
+// Write implements io.Writer. A line is in the log when its newline was written.
+func (j *Journal) Write(p []byte) (int, error) {
+	if j.err != nil {
+		return 0, j.err
 	}
+	n := len(p)
+	passed := int(min(j.skip, int64(n)))
+	j.skip -= int64(passed)
+	p = p[passed:]
+	end := bytes.LastIndexByte(p, '\n') + 1
+	if end == 0 {
+		j.rest = append(j.rest, p...)
+		return n, nil
+	}
+	var lines [][]byte
+	for line := range bytes.Lines(p[:end]) {
+		if len(j.rest) > 0 {
+			line = append(j.rest, line...)
+			j.rest = nil
+		}
+		lines = append(lines, line)
+	}
+	j.rest = append(j.rest, p[end:]...)
+	if j.err = j.w.Append(j.ctx, lines); j.err != nil {
+		return 0, j.err
+	}
+	return n, nil
+}
+
+// Flush appends a last line that has no newline. It is for the end of a run: what came
+// after it would be another line.
+func (j *Journal) Flush() error {
+	if j.err == nil && len(j.rest) > 0 {
+		j.err = j.w.Append(j.ctx, [][]byte{j.rest})
+		j.rest = nil
+	}
+	return j.err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
@@ -303,6 +304,54 @@ func TestRecord(t *testing.T) {
 	defer r.Close()
 	if journal, err := io.ReadAll(r); string(journal) != want || err != nil {
 		t.Errorf("the journal has %d bytes, %v", len(journal), err)
+	}
+}
+
+// TestJournal writes a journal in pieces of every size, and again from its first byte on
+// into a log that has a part of it.
+func TestJournal(t *testing.T) {
+	const all = "one\n\nthree is longer\nfour\nfive has no newline"
+	for size := 1; size <= len(all); size++ {
+		for had := range len(all) { // how much was written before, to another Journal
+			s := new(runlog.Memory)
+			for _, part := range []string{all[:had], all} {
+				w, err := s.Write(t.Context(), "r")
+				if err != nil {
+					t.Fatal(err)
+				}
+				j := runlog.NewJournal(t.Context(), w)
+				for begin := 0; begin < len(part); begin += size {
+					piece := []byte(part[begin:min(begin+size, len(part))])
+					if n, err := j.Write(piece); n != len(piece) || err != nil {
+						t.Fatal(n, err)
+					}
+					clear(piece) // which it must not have kept
+				}
+				if len(part) == len(all) {
+					err = j.Flush()
+				}
+				if err := errors.Join(err, w.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, n, err := contents(t, s); got != all || n != 5 || err != nil {
+				t.Fatalf("pieces of %d after %d: %q, %d lines, %v", size, had, got, n, err)
+			}
+		}
+	}
+	s := new(runlog.Memory)
+	w, err := s.Write(t.Context(), "r")
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := runlog.NewJournal(t.Context(), w)
+	for range 2 {
+		if _, err := j.Write([]byte("x\n")); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("Write to a log that is closed: %v", err)
+		}
 	}
 }
 
