@@ -69,6 +69,8 @@ var arrows = []arrow{
 	{from: "storage/s3bucket", local: []string{"storage"}, other: []string{"github.com/aws/", "golang.org/x/sync/"}},
 	{from: "storage/storagetest", local: []string{"storage", "storage/..."}, other: []string{"github.com/aws/"}},
 	{from: "storage", other: []string{"golang.org/x/sync/", "github.com/klauspost/compress/"}},
+	{from: "sandboxhttp/sqlstore", local: []string{"sandbox", "sandboxhttp"}},
+	{from: "sandboxhttp/storetest", local: []string{"sandboxhttp"}, other: []string{"github.com/google/go-cmp/"}},
 	{from: "sandboxhttp", local: []string{"sandbox", "claude", "claude/runlog", "sandbox/pool", "storage"}},
 	{from: "internal/boundlisten"},
 	{from: "internal", local: []string{"..."}, other: []string{""}},

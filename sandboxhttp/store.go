@@ -69,23 +69,32 @@ const (
 	StateEnded    = string(sandbox.StateEnded)
 )
 
-// Store keeps the records of sandboxes and runs. Every method is about one
-// account's records: what is another's is as if it were not there, and matches
-// ErrNotFound. Records given and returned are the receiver's own. Its methods
-// are safe for concurrent use.
+// Store keeps the records of sandboxes and runs: MemoryStore, those of package
+// sqlstore, or another that package storetest accepts.
+//
+// Every method is about one account's records: what is another's is as if it were
+// not there, and matches ErrNotFound. Records given and returned are the receiver's
+// own. Texts are UTF-8 of any length and may have any character in them; ids and
+// accounts are compared byte by byte. Times are kept to the microsecond at least, and
+// returned in UTC. A method whose context has ended returns an error that matches
+// its Err. Methods are safe for concurrent use.
 type Store interface {
-	// SaveSandbox adds a record, or replaces the one with its Account and ID.
+	// SaveSandbox adds a record, or replaces the one with its Account and ID. When
+	// it has returned nil, the record is there for all who read afterwards.
 	SaveSandbox(ctx context.Context, s *Sandbox) error
 	Sandbox(ctx context.Context, account, id string) (*Sandbox, error)
-	// Sandboxes lists an account's records, newest first.
+	// Sandboxes lists an account's records: newest CreatedAt first, and of those made
+	// at the same time the greatest ID.
 	Sandboxes(ctx context.Context, account string, q Query) ([]*Sandbox, error)
 	// DeleteSandbox removes a record and those of its runs; none is no error.
 	DeleteSandbox(ctx context.Context, account, id string) error
 
 	// SaveRun adds a record, or replaces the one with its Account, SandboxID and ID.
+	// Without a record of the sandbox it matches ErrNotFound.
 	SaveRun(ctx context.Context, r *Run) error
 	Run(ctx context.Context, account, sandboxID, id string) (*Run, error)
-	// Runs lists a sandbox's runs, oldest first.
+	// Runs lists a sandbox's runs: oldest StartedAt first, and of those that began at
+	// the same time the least ID. Without a record of the sandbox it matches ErrNotFound.
 	Runs(ctx context.Context, account, sandboxID string) ([]*Run, error)
 	// DeleteRun removes a record; none is no error.
 	DeleteRun(ctx context.Context, account, sandboxID, id string) error
@@ -113,14 +122,17 @@ type MemoryStore struct {
 
 type memorySandbox struct {
 	record Sandbox
-	runs   []*Run // oldest first
+	runs   map[string]Run // by id
 }
 
 // get returns nil where there is none. The caller holds mu.
 func (m *MemoryStore) get(account, id string) *memorySandbox { return m.accounts[account][id] }
 
 // SaveSandbox implements Store.
-func (m *MemoryStore) SaveSandbox(_ context.Context, s *Sandbox) error {
+func (m *MemoryStore) SaveSandbox(ctx context.Context, s *Sandbox) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if have := m.get(s.Account, s.ID); have != nil {
@@ -133,12 +145,15 @@ func (m *MemoryStore) SaveSandbox(_ context.Context, s *Sandbox) error {
 	if m.accounts[s.Account] == nil {
 		m.accounts[s.Account] = map[string]*memorySandbox{}
 	}
-	m.accounts[s.Account][s.ID] = &memorySandbox{record: s.clone()}
+	m.accounts[s.Account][s.ID] = &memorySandbox{record: s.clone(), runs: map[string]Run{}}
 	return nil
 }
 
 // Sandbox implements Store.
-func (m *MemoryStore) Sandbox(_ context.Context, account, id string) (*Sandbox, error) {
+func (m *MemoryStore) Sandbox(ctx context.Context, account, id string) (*Sandbox, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	have := m.get(account, id)
@@ -150,7 +165,10 @@ func (m *MemoryStore) Sandbox(_ context.Context, account, id string) (*Sandbox, 
 }
 
 // Sandboxes implements Store.
-func (m *MemoryStore) Sandboxes(_ context.Context, account string, q Query) ([]*Sandbox, error) {
+func (m *MemoryStore) Sandboxes(ctx context.Context, account string, q Query) ([]*Sandbox, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []*Sandbox
@@ -172,7 +190,10 @@ func (m *MemoryStore) Sandboxes(_ context.Context, account string, q Query) ([]*
 }
 
 // DeleteSandbox implements Store.
-func (m *MemoryStore) DeleteSandbox(_ context.Context, account, id string) error {
+func (m *MemoryStore) DeleteSandbox(ctx context.Context, account, id string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.accounts[account], id)
@@ -183,66 +204,70 @@ func (m *MemoryStore) DeleteSandbox(_ context.Context, account, id string) error
 }
 
 // SaveRun implements Store.
-func (m *MemoryStore) SaveRun(_ context.Context, r *Run) error {
+func (m *MemoryStore) SaveRun(ctx context.Context, r *Run) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	have := m.get(r.Account, r.SandboxID)
 	if have == nil {
 		return ErrNotFound
 	}
-	saved := *r
-	if i := have.index(r.ID); i >= 0 {
-		have.runs[i] = &saved
-		return nil
-	}
-	have.runs = append(have.runs, &saved)
+	have.runs[r.ID] = r.clone()
 	return nil
 }
 
 // Run implements Store.
-func (m *MemoryStore) Run(_ context.Context, account, sandboxID, id string) (*Run, error) {
+func (m *MemoryStore) Run(ctx context.Context, account, sandboxID, id string) (*Run, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	have := m.get(account, sandboxID)
 	if have == nil {
 		return nil, ErrNotFound
 	}
-	i := have.index(id)
-	if i < 0 {
+	r, ok := have.runs[id]
+	if !ok {
 		return nil, ErrNotFound
 	}
-	r := *have.runs[i]
 	return &r, nil
 }
 
 // Runs implements Store.
-func (m *MemoryStore) Runs(_ context.Context, account, sandboxID string) ([]*Run, error) {
+func (m *MemoryStore) Runs(ctx context.Context, account, sandboxID string) ([]*Run, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	have := m.get(account, sandboxID)
 	if have == nil {
 		return nil, ErrNotFound
 	}
-	list := make([]*Run, len(have.runs))
-	for i, r := range have.runs {
-		saved := *r
-		list[i] = &saved
+	list := make([]*Run, 0, len(have.runs))
+	for _, r := range have.runs {
+		list = append(list, &r)
 	}
+	slices.SortFunc(list, func(a, b *Run) int {
+		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
 	return list, nil
 }
 
 // DeleteRun implements Store.
-func (m *MemoryStore) DeleteRun(_ context.Context, account, sandboxID, id string) error {
+func (m *MemoryStore) DeleteRun(ctx context.Context, account, sandboxID, id string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if have := m.get(account, sandboxID); have != nil {
-		have.runs = slices.DeleteFunc(have.runs, func(r *Run) bool { return r.ID == id })
+		delete(have.runs, id)
 	}
 	return nil
-}
-
-func (m *memorySandbox) index(id string) int {
-	return slices.IndexFunc(m.runs, func(r *Run) bool { return r.ID == id })
 }
 
 func (s *Sandbox) position() Position { return Position{s.CreatedAt, s.ID} }
@@ -250,10 +275,18 @@ func (s *Sandbox) position() Position { return Position{s.CreatedAt, s.ID} }
 func (s *Sandbox) clone() Sandbox {
 	c := *s
 	c.Tags, c.Unenforced, c.Ports = maps.Clone(s.Tags), maps.Clone(s.Unenforced), maps.Clone(s.Ports)
+	c.CreatedAt, c.ExpiresAt, c.EndedAt = s.CreatedAt.UTC(), s.ExpiresAt.UTC(), s.EndedAt.UTC()
 	if s.Version != nil {
 		v := *s.Version
+		v.CreatedAt = v.CreatedAt.UTC()
 		c.Version = &v
 	}
+	return c
+}
+
+func (r *Run) clone() Run {
+	c := *r
+	c.StartedAt, c.EndedAt = r.StartedAt.UTC(), r.EndedAt.UTC()
 	return c
 }
 
