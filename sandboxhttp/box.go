@@ -209,23 +209,16 @@ func (h *Handler) reconcile(ctx context.Context, account string) error {
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
-	opts := &sandbox.ListOptions{Tags: map[string]string{tagAccount: account}, Ended: true}
-	for info, err := range h.config.Provider.List(ctx, opts) {
-		if err != nil {
-			return providerProblem(err)
-		}
-		id := info.Tags[tagID]
-		if id == "" {
-			continue
-		}
-		seen[id] = true
-		if err := h.observe(ctx, account, id, info); err != nil {
-			return err
-		}
+	making, err := h.store.Sandboxes(ctx, account, Query{State: StateCreating})
+	if err != nil {
+		return err
+	}
+	seen, err := h.survey(ctx, account)
+	if err != nil {
+		return err
 	}
 	for _, rec := range running {
-		if seen[rec.ID] {
+		if seen[rec.ID] != nil {
 			continue
 		}
 		lost := &sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndProviderLost}
@@ -233,10 +226,36 @@ func (h *Handler) reconcile(ctx context.Context, account string) error {
 			return err
 		}
 	}
+	for _, rec := range making {
+		if err := h.settleMaking(ctx, account, rec.ID, seen[rec.ID]); err != nil {
+			return err
+		}
+	}
 	h.mu.Lock()
 	h.adopted[account] = true
 	h.mu.Unlock()
 	return nil
+}
+
+// survey takes over what the provider says of an account's sandboxes, and gives it
+// by their ids.
+func (h *Handler) survey(ctx context.Context, account string) (map[string]*sandbox.Info, error) {
+	seen := map[string]*sandbox.Info{}
+	opts := &sandbox.ListOptions{Tags: map[string]string{tagAccount: account}, Ended: true}
+	for info, err := range h.config.Provider.List(ctx, opts) {
+		if err != nil {
+			return nil, providerProblem(err)
+		}
+		id := info.Tags[tagID]
+		if id == "" {
+			continue
+		}
+		seen[id] = info
+		if err := h.observe(ctx, account, id, info); err != nil {
+			return nil, err
+		}
+	}
+	return seen, nil
 }
 
 // observe takes over what the provider says of a sandbox. One without a record
@@ -324,10 +343,14 @@ func (h *Handler) change(ctx context.Context, account, id string, fn func(*Sandb
 
 // refresh asks the provider how a sandbox is.
 func (h *Handler) refresh(ctx context.Context, rec *Sandbox, b *box) (*Sandbox, error) {
-	if rec.State != StateRunning {
+	if rec.State == StateEnded || rec.State == StateCreating && h.making(rec.ID) {
 		return rec, nil
 	}
-	info, err := b.info(ctx, rec)
+	var info *sandbox.Info
+	err := error(sandbox.ErrNotFound) // one that was being made is looked for among all
+	if rec.State == StateRunning {
+		info, err = b.info(ctx, rec)
+	}
 	switch {
 	case err == nil:
 		err = h.observe(ctx, rec.Account, rec.ID, info)

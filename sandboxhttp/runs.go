@@ -102,9 +102,15 @@ func (h *Handler) listRuns(w http.ResponseWriter, r *http.Request, p *Principal)
 	if err != nil {
 		return err
 	}
-	runs := make([]Run, len(list))
-	for i, rec := range list {
-		runs[i] = b.present(rec)
+	runs := make([]Run, 0, len(list))
+	for _, rec := range list {
+		rec, err := h.settleRun(r.Context(), b, rec)
+		switch {
+		case err == nil:
+			runs = append(runs, b.present(rec))
+		case !errors.Is(err, ErrNotFound): // forgotten meanwhile
+			return err
+		}
 	}
 	return h.send(w, http.StatusOK, map[string][]Run{"runs": runs})
 }
@@ -124,6 +130,9 @@ func (h *Handler) findRun(r *http.Request, p *Principal) (rec *Run, live *run, e
 		return nil, nil, err
 	}
 	if rec, err = h.store.Run(r.Context(), p.Account, b.id, r.PathValue("run")); err != nil {
+		return nil, nil, err
+	}
+	if rec, err = h.settleRun(r.Context(), b, rec); err != nil {
 		return nil, nil, err
 	}
 	return rec, b.run(rec.ID), nil
@@ -151,7 +160,7 @@ func (h *Handler) followRun(w http.ResponseWriter, r *http.Request, p *Principal
 		return err
 	}
 	if live == nil {
-		live = h.past(rec)
+		live = h.past(rec, after)
 	}
 	last, ended := live.log.Last()
 	switch {
@@ -165,9 +174,14 @@ func (h *Handler) followRun(w http.ResponseWriter, r *http.Request, p *Principal
 	return h.streamRun(w, r, live, after)
 }
 
-// past stands for a run that this process has the record of only.
-func (h *Handler) past(rec *Run) *run {
-	log := eventlog.Past(rec.Events, "end", rec.endEvent())
+// past stands for a run that this process has the record of only. The end of one
+// that was lost comes after whatever a follower has seen.
+func (h *Handler) past(rec *Run, after uint64) *run {
+	last := rec.Events
+	if rec.lost() {
+		last = after + 1
+	}
+	log := eventlog.Past(last, "end", rec.endEvent())
 	return &run{h: h, id: rec.ID, log: log, done: closedChan, rec: *rec}
 }
 

@@ -1,0 +1,115 @@
+package sandboxhttp_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandboxhttp"
+)
+
+// outlived is a server with the records of one that was killed: a sandbox that runs,
+// and in it a run that nobody works on.
+func outlived(t *testing.T) (s *server, box, run string) {
+	t.Helper()
+	p, store := newPlace(t, talk), new(sandboxhttp.MemoryStore)
+	keep := func(c *sandboxhttp.Config) { c.Store = store }
+	box = serve(t, p, keep).create("")
+	rec := &sandboxhttp.Run{
+		ID: "run-lost", SandboxID: box[len("/sandbox/"):], Account: "acme", SessionID: "s", Prompt: "go on for ever",
+		State: sandboxhttp.StateRunning, StartedAt: time.Now(),
+	}
+	if err := store.SaveRun(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, p, keep), box, box + "/runs/run-lost"
+}
+
+// A run whose server is gone is never shown as one that goes on, whoever looks first.
+func TestRunOfAServerThatIsGone(t *testing.T) {
+	for _, first := range []string{"the run", "the list", "the events"} {
+		t.Run(first, func(t *testing.T) {
+			s, box, run := outlived(t)
+			switch first {
+			case "the list":
+				list := s.ask(200, "GET", box+"/runs", "")["runs"].([]any)
+				if got := list[0].(map[string]any); len(list) != 1 || got["state"] != "ended" || got["end"] != "unknown" {
+					t.Errorf("listed as %v", list)
+				}
+			case "the events":
+				if end := s.follow("GET", run+"/events", "").end(); end["end"] != "unknown" || end["session_id"] != "s" {
+					t.Errorf("the last event is %v", end)
+				}
+			}
+			got := s.ask(200, "GET", run, "")
+			if got["state"] != "ended" || got["end"] != "unknown" || got["error"] == "" || got["ended_at"] == nil || got["prompt"] != "go on for ever" {
+				t.Errorf("the run is %v", got)
+			}
+			if again := s.ask(200, "GET", run, ""); again["ended_at"] != got["ended_at"] {
+				t.Errorf("it ended at %v, and then at %v", got["ended_at"], again["ended_at"])
+			}
+			s.ask(202, "POST", run+"/interrupt", "")
+		})
+	}
+}
+
+// Whoever followed the run until its server was killed goes on after the last event
+// seen, however many that were, and is told the end.
+func TestFollowerOfAServerThatIsGone(t *testing.T) {
+	s, box, run := outlived(t)
+	for _, seen := range []string{"", "1", "70"} {
+		events := s.follow("GET", run+"/events", "", "Last-Event-ID", seen).all()
+		if last := events[len(events)-1]; len(events) != 1 || last.name != "end" || seen == "70" && last.id != 71 {
+			t.Errorf("after %q: %v", seen, events)
+		}
+	}
+	s.ask(204, "GET", run+"/events?after=18446744073709551615", "")
+	if end := s.prompt(box, "2").end(); end["end"] != "completed" {
+		t.Errorf("the next run in the sandbox ended as %v", end)
+	}
+	if got := s.ask(200, "GET", run, ""); got["end"] != "unknown" {
+		t.Errorf("the run is %v", got)
+	}
+}
+
+// What was being made when the server was killed is taken over, or is over.
+func TestCreationOfAServerThatIsGone(t *testing.T) {
+	for _, look := range []string{"each", "the list"} {
+		t.Run(look, func(t *testing.T) {
+			p, store := newPlace(t, talk), new(sandboxhttp.MemoryStore)
+			volumes := map[string]string{"sb-made": "", "sb-half": "w", "sb-none": ""}
+			for id, volume := range volumes {
+				rec := &sandboxhttp.Sandbox{ID: id, Account: "acme", State: sandboxhttp.StateCreating, CreatedAt: time.Now(), VolumeName: volume}
+				if err := store.SaveSandbox(t.Context(), rec); err != nil {
+					t.Fatal(err)
+				}
+				if id == "sb-none" {
+					continue
+				}
+				tags := map[string]string{"vivarium.id": id, "vivarium.account": "acme"}
+				if _, err := p.Create(t.Context(), &driver.Config{Name: id, Tags: tags}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := serve(t, p, func(c *sandboxhttp.Config) { c.Store = store })
+			if look == "the list" {
+				s.ask(200, "GET", "/sandbox", "")
+			}
+			for id, want := range map[string]string{"sb-made": "running", "sb-half": "creating", "sb-none": "ended"} {
+				if got := s.ask(200, "GET", "/sandbox/"+id, ""); got["state"] != want || want == "ended" && got["end"] != "unknown" {
+					t.Errorf("%s: %v", id, got)
+				}
+			}
+			if end := s.prompt("/sandbox/sb-made", "1").end(); end["end"] != "completed" {
+				t.Errorf("a run in the one that was taken over ended as %v", end)
+			}
+			s.refused(409, "sandbox_ended", "POST", "/sandbox/sb-half/claude", `{"prompt":"x"}`)
+			for id := range volumes {
+				s.ask(200, "DELETE", "/sandbox/"+id, "")
+			}
+			if p.alive() != 0 {
+				t.Errorf("%d alive", p.alive())
+			}
+		})
+	}
+}
