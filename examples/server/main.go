@@ -14,6 +14,11 @@
 // Modal's own tools use (MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or ~/.modal.toml):
 //
 //	go run ./examples/server -driver modal
+//
+// The records of sandboxes and runs are in a file below -data, and survive the
+// process. With -database they are in PostgreSQL:
+//
+//	VIVARIUM_DATABASE_URL=postgres://user:password@host/name go run ./examples/server
 package main
 
 import (
@@ -59,22 +64,30 @@ func main() {
 }
 
 // settings are the command line's.
-type settings struct{ addr, data, token, driver, image string }
+type settings struct{ addr, data, token, driver, image, database string }
 
 func parse(args []string, getenv func(string) string, stderr io.Writer) (*settings, error) {
 	s := &settings{}
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "`HOST:PORT` to serve on; port 0 picks one")
-	flags.StringVar(&s.data, "data", "", "`DIR` for sandboxes and volumes (default: vivarium in the user's cache directory)")
-	flags.StringVar(&s.token, "token", getenv("VIVARIUM_TOKEN"), "what clients must send as a bearer `TOKEN` (default: VIVARIUM_TOKEN, which other users of this machine cannot see)")
+	flags.StringVar(&s.data, "data", "", "`DIR` for sandboxes, volumes and records (default: vivarium in the user's cache directory)")
+	flags.StringVar(&s.token, "token", "", "what clients must send as a bearer `TOKEN` (default: VIVARIUM_TOKEN, which other users of this machine cannot see)")
+	flags.StringVar(&s.database, "database", "", "`URL` of the PostgreSQL database for records, postgres://… (default: VIVARIUM_DATABASE_URL, which other users of this machine cannot see; without that a file below -data)")
 	flags.StringVar(&s.driver, "driver", "local", "where sandboxes run: `local or modal`")
 	flags.StringVar(&s.image, "image", "", "with -driver modal, an `IMAGE` that has Claude Code, and node or python3 (default: node:22-slim, in which Modal installs it)")
 	if err := flags.Parse(args); err != nil {
 		return nil, flag.ErrHelp
 	}
-	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	if flags.NArg() > 0 { // which may be a secret whose flag was forgotten
+		return nil, errors.New("there are arguments that belong to no flag; see -h")
+	}
+	// Not the flags' own defaults, which -h prints.
+	if s.token == "" {
+		s.token = getenv("VIVARIUM_TOKEN")
+	}
+	if s.database == "" {
+		s.database = getenv("VIVARIUM_DATABASE_URL")
 	}
 	if s.data == "" {
 		cache, err := os.UserCacheDir()
@@ -133,6 +146,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	defer func() { err = errors.Join(err, volumes.Close()) }()
+	store, err := openRecords(ctx, s.database, filepath.Join(s.data, "records"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
 	handler, err := sandboxhttp.New(&sandboxhttp.Config{
 		Provider: at.Provider,
 		Auth:     auth,
@@ -140,6 +158,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		// The sandbox is the limit: Claude may do in it what it likes.
 		Claude:  &claude.Options{Endpoint: api.Endpoint, PermissionMode: claude.PermissionBypass},
 		Volumes: volumes.open,
+		Store:   store,
 		Logger:  logger,
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,12 +18,22 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/vivarium-go/vivarium/internal/clitest"
+	"github.com/vivarium-go/vivarium/internal/pgtest"
 	"github.com/vivarium-go/vivarium/internal/s3test"
 	"github.com/vivarium-go/vivarium/sandbox/modalbox/modaltest"
 	"github.com/vivarium-go/vivarium/sandbox/sandboxtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// mainVariable makes the test's binary the example itself.
+const mainVariable = "SERVER_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mainVariable) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(pgtest.Main(m))
+}
 
 // server is the example, run as main does.
 type server struct {
@@ -141,7 +152,17 @@ func (s *server) object(t *testing.T, method, path, body string, want int) map[s
 // run runs a prompt and returns its events' data, to the last one.
 func (s *server) run(t *testing.T, sandbox, body string) (lines []string, end map[string]any) {
 	t.Helper()
-	resp := s.do(t, "POST", "/sandbox/"+sandbox+"/claude", body, http.StatusOK)
+	return events(t, s.do(t, "POST", "/sandbox/"+sandbox+"/claude", body, http.StatusOK))
+}
+
+// follow is run for one that there was.
+func (s *server) follow(t *testing.T, path string) (lines []string, end map[string]any) {
+	t.Helper()
+	return events(t, s.do(t, "GET", path, "", http.StatusOK))
+}
+
+func events(t *testing.T, resp *http.Response) (lines []string, end map[string]any) {
+	t.Helper()
 	event := ""
 	scan := bufio.NewScanner(resp.Body)
 	scan.Buffer(nil, 8<<20)
