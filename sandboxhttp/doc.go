@@ -19,8 +19,9 @@
 //
 // Everything belongs to an account, which the Auth hook gives; what belongs to
 // another account does not exist. Records of sandboxes and runs are in a Store.
-// The one here is in memory; sandboxes that outlive the server are found again
-// by the tags they carry.
+// The one here is in memory, those of package sqlstore are in SQLite or PostgreSQL;
+// sandboxes that outlive the server and their records are found again by the tags
+// they carry. One server at a time works with the records of an account.
 //
 // Leave http.Server.WriteTimeout at 0 or set it as you like: streams set their
 // own deadline for each write. A middleware that wraps the ResponseWriter needs
