@@ -190,3 +190,15 @@ func TestRecordsArePrivate(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
+
+// What a driver says is told without the passwords in the address, however they are
+// written there.
+func TestWithoutSecrets(t *testing.T) {
+	address := "postgres://u:" + url.PathEscape(secret) + "@h/x?password=" + url.QueryEscape(secret+"2") + "&sslpassword=other"
+	for _, told := range []string{address, secret, url.PathEscape(secret), url.QueryEscape(secret), secret + "2", url.QueryEscape(secret + "2")} {
+		hides(t, told, withoutSecrets("cannot connect with "+told+" to h", address))
+	}
+	if got := withoutSecrets("key other: no such host h", address); got != "key …: no such host h" {
+		t.Errorf("became %q", got)
+	}
+}

@@ -149,6 +149,22 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Whatever the driver's defaults are, SQLite waits for others, and a save that has
+// returned is on disk.
+func TestSettings(t *testing.T) {
+	conn, err := databases["SQLite"](t).open(t).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "busy_timeout": "10000"} {
+		var got string
+		if err := conn.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %s, %v; want %s", pragma, got, err, want)
+		}
+	}
+}
+
 // Lists are read in the order of an index, and not from those of other accounts.
 func TestIndexes(t *testing.T) {
 	d := databases["SQLite"](t)
