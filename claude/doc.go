@@ -20,6 +20,8 @@
 // functions that are asked before a tool is used, hooks, and MCP servers of this
 // process, which package claude/mcpserver makes. Conversations are files of the
 // sandbox: [Client.ExportSession] and [Client.ImportSession] take them to another.
+// [Client.Start] begins a run that outlives this process, and [Client.Adopt] takes it
+// over.
 //
 // The CLI is driven as the official SDKs drive it: it never sees a terminal,
 // prompts and system prompts travel over its standard input and never in its

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/broker"
+	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/localbox"
 )
@@ -57,6 +59,40 @@ func ExampleQuery() {
 		log.Fatal(err)
 	}
 	fmt.Printf("\n%d turns, $%.4f\n", res.Turns, res.CostUSD)
+}
+
+// A run that goes on when this program is killed: started again, it takes over, and
+// the log of the run is whole. Only a broker whose Key is given again is needed for it.
+func ExampleClient_Start() {
+	ctx := context.Background()
+	var sb *sandbox.Sandbox // from Provider.Attach, as it may be there from before
+	var opts claude.Options // the same as before
+	logs, err := runlog.Open("/var/lib/example/runs")
+	if err != nil {
+		log.Fatal(err)
+	}
+	w, err := logs.Write(ctx, "run-7") // nobody else has it then
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer w.Close()
+	opts.Journal = runlog.NewJournal(ctx, w)
+
+	client := claude.NewClient(sb, &opts)
+	st, err := client.Start(ctx, "run-7", "build the release")
+	if errors.Is(err, fs.ErrExist) {
+		st, err = client.Adopt(ctx, "run-7")
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = st.Result()
+	if errors.Is(err, claude.ErrDetached) {
+		return // it goes on: Adopt it later
+	}
+	if err := w.Finish(ctx, runlog.End{Reason: claude.EndOf(err)}); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // What Claude does, as it does it.
