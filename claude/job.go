@@ -44,7 +44,8 @@ type jobNote struct {
 // with that name (see sandbox.Job), and what it writes and is told is kept there. When
 // ctx ends, or Stream.Detach is called, or this process dies, the run goes on; what it
 // asks of this process, such as the model's API, waits until Adopt takes it over.
-// Errors that say so match ErrDetached. Stream.Close ends the run.
+// Errors that say so match ErrDetached; after another error of ctx's end the CLI may
+// have been started or not, which Adopt tells. Stream.Close ends the run.
 //
 // One process at a time follows a run: two would both answer what the CLI asks. Who runs
 // several servers keeps a lease for each, as package runlog does. The job stays until

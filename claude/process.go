@@ -132,6 +132,9 @@ func (p *process) begun(err error) error {
 	if err := p.initialize(p.ctx); err != nil {
 		p.cancel(err)
 		<-p.done
+		if errors.Is(p.end.Err, ErrDetached) { // which is what is to be known
+			err = p.end
+		}
 		return p.startError(err)
 	}
 	p.started.Store(true)

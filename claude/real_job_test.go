@@ -240,6 +240,34 @@ func TestRealDetach(t *testing.T) {
 	}
 }
 
+// refusing is a journal that takes nothing.
+type refusing struct{ err error }
+
+func (r refusing) Write([]byte) (int, error) { return 0, r.err }
+
+// TestRealDetachAtTheStart lets go of a run before the CLI has answered: the one that
+// takes it over asks the prompt.
+func TestRealDetachAtTheStart(t *testing.T) {
+	sb := realBox(t)
+	opts := durable(claudetest.Prompted())
+	full := errors.New("the disk is full")
+	opts.Journal = refusing{full}
+	st, err := claude.NewClient(sb, opts).Start(t.Context(), "r", "write hello.txt: hi there")
+	var failed *claude.StartError
+	if st != nil || !errors.As(err, &failed) || !errors.Is(err, claude.ErrDetached) || !errors.Is(err, full) {
+		t.Fatalf("Start: %v", err)
+	}
+	opts.Journal = nil
+	if st, err = claude.NewClient(sb, opts).Adopt(t.Context(), "r"); err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	mustResult(t, st)
+	if data, err := sb.FS(t.Context()).ReadFile("hello.txt"); string(data) != "hi there" || err != nil {
+		t.Errorf("hello.txt: %q, %v", data, err)
+	}
+}
+
 // TestRealDetachByContext ends the context that a run was started with, and closes it
 // when it is taken over: only that ends the CLI.
 func TestRealDetachByContext(t *testing.T) {
