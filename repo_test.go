@@ -63,6 +63,7 @@ var arrows = []arrow{
 	{from: "claude/claudetest"},
 	{from: "claude/mcpserver", local: []string{"claude"}, other: []string{"github.com/modelcontextprotocol/go-sdk/"}},
 	{from: "claude/runlog/runlogtest", local: []string{"claude", "claude/runlog"}},
+	{from: "claude/runlog/pglog", local: []string{"claude/runlog"}},
 	{from: "claude/runlog", local: []string{"claude", "claude/internal/filelock", "sandbox"}},
 	{from: "claude", local: []string{"sandbox", "internal/boundlisten"}, other: []string{"golang.org/x/sys/", "github.com/google/jsonschema-go/"}},
 	{from: "storage/dirbucket", local: []string{"storage"}},
