@@ -73,7 +73,7 @@ func (e Endpoint) serve(ctx context.Context, sb *sandbox.Sandbox, at address) (*
 
 // addressFreed is how long the listener of a process that was killed may take to be
 // gone.
-const addressFreed = 10 * time.Second
+const addressFreed = 2 * time.Minute
 
 // listen takes an address in the sandbox, "" for any.
 func listen(ctx context.Context, sb *sandbox.Sandbox, addr string) (net.Listener, error) {
@@ -85,7 +85,7 @@ func listen(ctx context.Context, sb *sandbox.Sandbox, addr string) (net.Listener
 	}
 	ctx, stop := context.WithTimeout(ctx, addressFreed)
 	defer stop()
-	for wait := 10 * time.Millisecond; ; wait *= 2 {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		l, err := sb.Listen(ctx, addr)
 		if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
 			return l, err

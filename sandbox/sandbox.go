@@ -94,8 +94,9 @@ func (s *Sandbox) Snapshot(ctx context.Context) (Image, error) {
 // Listen accepts, in this process, connections that the sandbox's own processes
 // make to address, a loopback "IP:port" inside; port 0 picks one. It works
 // without any network, so a service can be offered to a sandbox and nothing
-// else. The caller closes the listener. Matches errors.ErrUnsupported where the
-// driver cannot.
+// else. The caller closes the listener. An address that is taken inside matches
+// syscall.EADDRINUSE; that of a process that was killed may be for a minute or so.
+// Matches errors.ErrUnsupported where the driver cannot.
 func (s *Sandbox) Listen(ctx context.Context, address string) (net.Listener, error) {
 	d, ok := s.driver.(driver.Listener)
 	if !ok {

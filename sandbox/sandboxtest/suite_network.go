@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/sandbox"
@@ -161,6 +162,8 @@ func (s *suite) testListenCloses(t *testing.T) {
 	accepted := make(chan error, 1)
 	go func() { _, err := l.Accept(); accepted <- err }()
 	address := l.Addr().String()
+	_, err = s.shared.Listen(s.context(t), address)
+	isErr(t, "Listen where one listens", err, syscall.EADDRINUSE)
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
@@ -168,6 +171,12 @@ func (s *suite) testListenCloses(t *testing.T) {
 	cmd := s.shared.Command(s.context(t), s.probe(t, s.shared), "dial", address)
 	if err := cmd.Run(); err == nil {
 		t.Error("a closed listener still answers inside")
+	}
+	again, err := s.shared.Listen(s.context(t), address)
+	if err != nil {
+		t.Errorf("Listen where one listened: %v", err)
+	} else if err := again.Close(); err != nil {
+		t.Error(err)
 	}
 	if _, err := s.shared.Listen(s.context(t), "not an address"); err == nil {
 		t.Error("Listen accepted an address that is none")

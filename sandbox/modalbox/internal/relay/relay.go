@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
@@ -245,10 +247,19 @@ func (r *Relay) answered(f frame) {
 	switch {
 	case reply == nil:
 	case f.kind == kindFail:
-		reply <- errors.New(string(f.payload))
+		reply <- failure(string(f.payload))
 	default:
 		reply <- nil
 	}
+}
+
+// failure is what the script says, in the words of node or python3.
+func failure(said string) error {
+	err := errors.New(said)
+	if strings.Contains(said, "address already in use") {
+		err = fmt.Errorf("%w: %w", err, syscall.EADDRINUSE)
+	}
+	return err
 }
 
 // opened takes a connection that a listener accepted.
