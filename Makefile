@@ -7,7 +7,7 @@ BENCHFLAGS ?= -benchtime 5s
 PEERS    := s5cmd restic kopia mc rclone
 export PATH := $(TOOLS):$(PATH)
 
-.PHONY: bench-storage bench-storage-scale storage-peers modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples ts-sdk bench-claude claude-newer
+.PHONY: torture bench-storage bench-storage-scale storage-peers modal-suite check precommit fmt vet lint test race bench bench-modal fuzz generate tidy vuln tools hooks examples ts-sdk bench-claude claude-newer
 
 check: precommit lint generate-clean tidy race examples vuln ## all that .ci/run checks
 
@@ -75,6 +75,10 @@ claude-newer:
 	.tools/claude-newer/node_modules/@anthropic-ai/claude-code/bin/claude.exe --version
 	VIVARIUM_CLAUDE=$(CURDIR)/.tools/claude-newer/node_modules/@anthropic-ai/claude-code/bin/claude.exe \
 	  $(GO) test -count=1 -timeout 20m -run Real ./claude ./claude/mcpserver
+
+# 50 agents at once, while those who follow them, the database and the readers are cut.
+torture:
+	$(GO) test ./internal/torture -count 1 -timeout 30m -v -runs 50 -kills 20 -restarts 5
 
 # Each fuzz target FUZZTIME times: a count, as a duration ends some runs with a bare
 # "context deadline exceeded" (golang.org/issue/75804). What is found goes to testdata/fuzz.
