@@ -2,6 +2,7 @@ package claude
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,7 +44,8 @@ type jobNote struct {
 // Start is Query for a run that outlives this process: the CLI is a job of the sandbox
 // with that name (see sandbox.Job), and what it writes and is told is kept there. When
 // ctx ends, or Stream.Detach is called, or this process dies, the run goes on; what it
-// asks of this process, such as the model's API, waits until Adopt takes it over.
+// asks of this process waits until Adopt takes it over, requests to an Endpoint as long as
+// the CLI tries them again (Options.MaxRetries).
 // Errors that say so match ErrDetached; after another error of ctx's end the CLI may
 // have been started or not, which Adopt tells. Stream.Close ends the run.
 //
@@ -56,7 +58,9 @@ func (c *Client) Start(ctx context.Context, name, prompt string, more ...Content
 	if err != nil {
 		return nil, err
 	}
-	p, newID, err := prepare(ctx, c.sb, &c.opts, true)
+	opts := c.opts
+	opts.MaxRetries = cmp.Or(opts.MaxRetries, DefaultStartMaxRetries)
+	p, newID, err := prepare(ctx, c.sb, &opts, true)
 	if err != nil {
 		return nil, err
 	}

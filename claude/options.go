@@ -82,6 +82,9 @@ const (
 	// DefaultMaxRetries is how often the CLI repeats a request that failed. Its
 	// own default is 10, which takes about three minutes.
 	DefaultMaxRetries = 3
+	// DefaultStartMaxRetries is the same with Client.Start, whose Endpoint is away
+	// while no process follows the run. It takes about three minutes.
+	DefaultStartMaxRetries = 10
 )
 
 // Options say how to run the CLI. The zero value, and nil, run it with its own
@@ -292,7 +295,8 @@ type Options struct {
 	// DefaultStartTimeout, negative no bound.
 	StartTimeout time.Duration
 	// MaxRetries is how often the CLI repeats a request to the model that
-	// failed. 0 means DefaultMaxRetries, negative none.
+	// failed. 0 means DefaultMaxRetries, or DefaultStartMaxRetries with Client.Start;
+	// negative none.
 	MaxRetries int
 }
 
