@@ -19,9 +19,9 @@ import (
 )
 
 // bodies are those of one request and those of several parts.
-func bodies() []string {
+var bodies = sync.OnceValue(func() []string {
 	return []string{"", "text", strings.Repeat("vivarium", 1<<14), strings.Repeat("0123456789abcdef", 6<<16) + "end"}
-}
+})
 
 // disguises are the ways a body comes: a *bytes.Reader, and a stream of which
 // nothing is known.
