@@ -37,22 +37,25 @@ func faultsOnTheWireAreOutlivedOn(t *testing.T, server *s3test.Server) {
 		"lost reset": storagetest.LoseAnswer,
 		"cut":        storagetest.Cut.After(1000),
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait() // all at once, as most of the time is spent in pauses
 	for name, fault := range faults {
-		for _, op := range ops {
-			proxy, url := through(t, server, storagetest.NthOf(op, 1, fault))
-			prefix := strings.ReplaceAll(name+"-"+string(op)+"/", " ", "-")
-			b := opened(t, server, url, &s3bucket.Options{PartSize: 5 * mib, Prefix: prefix})
-			wg.Go(func() {
-				if err := outlive(t.Context(), b, slices.Contains(multipart, op)); err != nil {
-					t.Errorf("%s at %s: %v", name, op, err)
-				}
-				if proxy.Count(op) == 0 {
-					t.Errorf("%s: no %s was sent", name, op)
-				}
-			})
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var wg sync.WaitGroup
+			defer wg.Wait() // all at once, as most of the time is spent in pauses
+			for _, op := range ops {
+				proxy, url := through(t, server, storagetest.NthOf(op, 1, fault))
+				prefix := strings.ReplaceAll(name+"-"+string(op)+"/", " ", "-")
+				b := opened(t, server, url, &s3bucket.Options{PartSize: 5 * mib, Prefix: prefix})
+				wg.Go(func() {
+					if err := outlive(t.Context(), b, slices.Contains(multipart, op)); err != nil {
+						t.Errorf("%s at %s: %v", name, op, err)
+					}
+					if proxy.Count(op) == 0 {
+						t.Errorf("no %s was sent", op)
+					}
+				})
+			}
+		})
 	}
 }
 
