@@ -117,7 +117,7 @@ func (s *Sandbox) startJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 		how = "merge"
 	}
 	if len(cfg.Note) > 0 {
-		how += "note"
+		how += "note" + strconv.Itoa(len(cfg.Note))
 	}
 	root, err := s.jobRoot(ctx)
 	if err != nil {
@@ -310,11 +310,17 @@ func (j *Job) exit(ctx context.Context) (*Exit, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, _, whole := strings.Cut(string(data), "\n")
-	if !whole {
+	return readExit(string(data))
+}
+
+// readExit reads the file, which may be being written.
+func readExit(data string) (*Exit, error) {
+	line, _, whole := strings.Cut(data, "\n")
+	words := strings.Fields(line)
+	if !whole || strings.HasPrefix(line, " ") || len(words) != 4 || words[0] != words[2] || words[1] != words[3] {
 		return nil, nil
 	}
-	return parseExit(line)
+	return parseExit(words[0])
 }
 
 // Wait waits until the job has ended. An exit status other than 0 is no error: it is

@@ -17,7 +17,8 @@ package sandbox
 //	note    JobConfig.Note, if there is one
 //
 // pid and exit are there from the start, with room for what comes, so that a full disk
-// does not keep it from being told; a line feed completes them.
+// does not keep it from being told. They are written in place, while others may read
+// them byte by byte: what they say is there twice, to be told from a part of it.
 //
 // Times are those of /proc/PID/stat (field 22), by which a process id that was
 // used again is told. The scripts are POSIX shell with what busybox has. Variables
@@ -35,7 +36,8 @@ const (
 )
 
 // jobFunctions: alive PID START succeeds when that process lives, birth PID prints
-// when it started, and ended DIR succeeds when the exit of the job there is told.
+// when it started. told FILE reads the two words of a file that is written in place, and
+// ended DIR succeeds when the exit of the job there is told.
 const jobFunctions = `
 alive() {
 	vivarium_stat=
@@ -49,14 +51,21 @@ birth() {
 	set -- ${vivarium_stat##*) }
 	echo "${20-0}"
 }
-ended() { { read -r vivarium_code <"$1/exit"; } 2>/dev/null; }
+told() {
+	vivarium_line=
+	{ IFS= read -r vivarium_line <"$1"; } 2>/dev/null || return 1
+	case $vivarium_line in ' '*) return 1 ;; esac
+	set -- $vivarium_line
+	[ $# = 4 ] && [ "$1 $2" = "$3 $4" ] && vivarium_1=$1 vivarium_2=$2
+}
+ended() { told "$1/exit" && vivarium_code=$vivarium_1; }
 `
 
 // jobLaunch claims the name and starts the supervisor. setsid(1) forks where it is
 // run by the leader of a process group, and its child then has the signals as they
 // were; what a shell starts with "&" ignores SIGINT and SIGQUIT for good.
 //
-//	sh BASE NAME in|- [merge][note]|- SUPERVISOR CHILD PROGRAM [ARGUMENT]...
+//	sh BASE NAME in|- [merge][noteSIZE]|- SUPERVISOR CHILD PROGRAM [ARGUMENT]...
 const jobLaunch = `
 case $7 in
 */*)
@@ -71,7 +80,9 @@ mkdir -m 700 "$1/$2" 2>/dev/null || {
 }
 [ "$3" = - ] || mkfifo -m 600 "$1/$2/in" "$1/$2/ctl" 2>&1 || { rm -rf "$1/$2"; exit; }
 case $4 in
-*note) cat 2>&1 >"$1/$2/note" || { rm -rf "$1/$2"; exit; } ;;
+*note*)
+	cat 2>&1 >"$1/$2/note" || { rm -rf "$1/$2"; exit; }
+	[ "$(wc -c <"$1/$2/note")" -eq "${4##*note}" ] || { rm -rf "$1/$2"; echo short; exit; } ;;
 esac
 exec 4>&1 >/dev/null 2>&1 </dev/null
 leads() {
@@ -146,7 +157,9 @@ else
 	{ exec 4>&- 8<&-; keep; } &
 	exec 5>&- 6<&-
 fi
+trap '' PIPE # who asked may be gone
 echo started >&4
+trap - PIPE
 exec 4>&-
 command -v setsid >/dev/null && run() { setsid sh -c "$6" sh "$@"; } || run() { sh -c "$6" sh "$@"; }
 case $4 in
@@ -156,14 +169,21 @@ esac
 vivarium_code=$?
 exec 8<&-
 [ "$3" = - ] || echo e 1<>"$vivarium_dir/ctl"
-until [ ! -e "$vivarium_dir/exit" ] || printf '%s\n' "$vivarium_code" 1<>"$vivarium_dir/exit"; do
+until [ ! -e "$vivarium_dir/exit" ] || printf '%s end %s end\n' "$vivarium_code" "$vivarium_code" 1<>"$vivarium_dir/exit"; do
 	sleep 1 || exit # a disk that is full, or files that are gone
 done
+if [ "$3" != - ] && sleep 1 && [ -e "$vivarium_dir/open" ]; then # the keeper is gone, or held up
+	rm -f "$vivarium_dir/open"
+	for vivarium_ans in "$vivarium_dir"/ans.*; do
+		[ ! -p "$vivarium_ans" ] || echo gone 1<>"$vivarium_ans"
+	done
+fi
 `
 
 // jobChild becomes the command.
 const jobChild = jobFunctions + `
-printf '%s %s\n' $$ "$(birth $$)" 1<>"$1/$2/pid"
+vivarium_stat=$(birth $$)
+printf '%s %s %s %s\n' $$ "$vivarium_stat" $$ "$vivarium_stat" 1<>"$1/$2/pid"
 unset vivarium_stat
 shift 6
 exec "$@"
@@ -177,8 +197,9 @@ ended "$1" && { echo "ended $vivarium_code"; exit; }
 vivarium_sup=
 { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null || { echo starting; exit; }
 if alive "$vivarium_sup" "$vivarium_born"; then
-	{ read -r vivarium_pid vivarium_born <"$1/pid"; } 2>/dev/null || vivarium_pid=0
-	echo "running $vivarium_pid"
+	vivarium_1=0
+	told "$1/pid"
+	echo "running $vivarium_1"
 elif ended "$1"; then # meanwhile
 	echo "ended $vivarium_code"
 else
@@ -192,12 +213,15 @@ fi
 const jobSignal = jobFunctions + `
 [ -d "$1" ] || { echo absent; exit; }
 ended "$1" && { echo gone; exit; }
-{ read -r vivarium_pid vivarium_born <"$1/pid"; } 2>/dev/null || { echo starting; exit; }
+told "$1/pid" || { echo starting; exit; }
+vivarium_pid=$vivarium_1 vivarium_born=$vivarium_2
 if [ "$3" != tree ]; then
 	alive "$vivarium_pid" "$vivarium_born" || { echo gone; exit; }
 	kill "-$2" "$vivarium_pid" 2>&1 && echo sent
 	exit
 fi
+[ ! -e "/proc/$vivarium_pid/stat" ] || alive "$vivarium_pid" "$vivarium_born" || [ "$(birth "$vivarium_pid")" = "$vivarium_born" ] ||
+	{ echo gone; exit; } # another process has the number, so the session is gone
 vivarium_tree=" $vivarium_pid " vivarium_round=0
 while [ $vivarium_round -lt 1000 ]; do
 	vivarium_round=$((vivarium_round + 1)) vivarium_found=
@@ -247,5 +271,6 @@ if ! ended "$1" && { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null
 	echo running
 	exit
 fi
+[ ! -p "$1/ctl" ] || echo z 1<>"$1/ctl" # a keeper that is left
 rm -rf "$1" 2>&1 && echo removed
 `

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -515,15 +516,23 @@ func (s *suite) testJobFullDisk(t *testing.T) {
 // ever because it cannot write down how it ended.
 func (s *suite) testJobFilesGone(t *testing.T) {
 	j := s.job(t, s.shared, `exec sleep 600`, nil)
+	pid := 0
+	for pid == 0 {
+		st, err := j.Status(s.context(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid = st.Pid
+	}
 	var out strings.Builder
 	err := s.shared.Run(s.context(t), nil, &out, "sh", "-c", `
+		exec 2>&1
 		cd "${TMPDIR:-/tmp}/.vivarium-jobs/$1" && read -r supervisor born <sup || exit
-		until read -r pid born <pid; do :; done
-		cd / && rm -rf "${TMPDIR:-/tmp}/.vivarium-jobs/$1" && kill -9 "$pid" || exit
+		cd / && rm -rf "${TMPDIR:-/tmp}/.vivarium-jobs/$1" && kill -9 "$2" || exit
 		while read -r stat <"/proc/$supervisor/stat" && [ "${stat#*) Z}" = "$stat" ]; do :; done 2>/dev/null
-		echo gone`, "sh", j.Name())
+		echo gone`, "sh", j.Name(), strconv.Itoa(pid))
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v: %s", err, out.String())
 	}
 	equal(t, "it", out.String(), "gone\n")
 }
