@@ -18,7 +18,7 @@ import (
 
 // Dir keeps logs in a directory, a file each (see file.go), which several processes
 // of a machine may use at once. What Append returned from survives the death of the
-// process; Finish makes the whole log survive a loss of power too. A tail that a
+// process; Finish writes the whole log to disk, to survive a loss of power too. A tail that a
 // crash left torn is never given to anybody, and cut off by the next Writer.
 type Dir struct {
 	dir string

@@ -204,13 +204,16 @@ func (l *logFile) torn() error {
 	}
 	damaged := fmt.Errorf("%w: at byte %d, after line %d", ErrCorrupt, l.at, l.info.Lines)
 	tried := int64(0)
-	for i := 1; i+headSize <= len(rest); i++ {
+	for i := 0; i+headSize <= len(rest); i++ {
 		kind, length := rest[i+8], int64(binary.LittleEndian.Uint32(rest[i+4:]))
 		if kind != kindLine && kind != kindEnd || int64(i)+headSize+length > int64(len(rest)) {
 			continue
 		}
 		tried += length
 		if tried > maxTried || crc32.Update(l.salt, castagnoli, rest[i+4:int64(i)+headSize+length]) == binary.LittleEndian.Uint32(rest[i:]) {
+			if i == 0 && l.info.End == nil {
+				return errTail // it was being written, and is whole by now
+			}
 			return damaged
 		}
 	}

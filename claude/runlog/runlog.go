@@ -87,13 +87,14 @@ type Writer interface {
 	// Info describes the log as it stands.
 	Info() Info
 
-	// Append adds lines, all or none, which have the next numbers. Each but the last
+	// Append adds lines, all or none, which have the next numbers; where the process is
+	// killed meanwhile a first part of them may be there. Each but the last
 	// one of a run ends in a newline. It does not keep them. A run that has ended
 	// matches ErrEnded.
 	Append(ctx context.Context, lines [][]byte) error
 
 	// Finish ends the run: nothing comes after. A zero Time means now. After an error
-	// the run may have ended or not; Info tells.
+	// the run may have ended or not, which the next Writer tells.
 	Finish(ctx context.Context, end End) error
 
 	// Close lets go of the log. Closing again is no error.

@@ -197,7 +197,9 @@ func (f *follower) follow(ctx context.Context, logs runlog.Store, run string) {
 		if ended {
 			return
 		}
-		f.cuts++
+		if left <= 0 {
+			f.cuts++
+		}
 		pause(ctx)
 	}
 }

@@ -64,6 +64,9 @@ func (s *Store) follow(ctx context.Context, r *record, next int64, yield func(ru
 		wake := s.waiting(w) // before looking, so that nothing is missed
 		// How the log is first, so that all lines of one that has ended are seen.
 		now, err := scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM vivarium_runs WHERE id = $1`, r.id))
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		if err != nil {
 			return named(r.info.Run, err)
 		}
@@ -120,6 +123,9 @@ func (s *Store) give(ctx context.Context, id, next int64, yield func(runlog.Line
 				}
 				if line.N < next {
 					continue
+				}
+				if line.N > next {
+					return next, false, fmt.Errorf("%w: line %d is not there", runlog.ErrCorrupt, next)
 				}
 				next = line.N + 1
 				if !yield(line, nil) {
