@@ -112,11 +112,14 @@ func withSubtype(subtype string, body any) (map[string]any, error) {
 	return fields, nil
 }
 
+// requestPrefix begins the ids of our requests, which end in their numbers.
+const requestPrefix = "vivarium-"
+
 func (p *process) expect() (id string, answered <-chan reply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastReq++
-	id = "vivarium-" + strconv.Itoa(p.lastReq)
+	id = requestPrefix + strconv.Itoa(p.lastReq)
 	return id, p.expectAs(id)
 }
 

@@ -26,10 +26,14 @@ const (
 )
 
 // EndOf gives the end of a run from the error of Query or Stream.Result; nil
-// is EndCompleted.
+// is EndCompleted. A run that was let go of (ErrDetached) has not ended, and is
+// EndUnknown.
 func EndOf(err error) End {
-	if err == nil {
+	switch {
+	case err == nil:
 		return EndCompleted
+	case errors.Is(err, ErrDetached):
+		return EndUnknown
 	}
 	var ended *EndError
 	if errors.As(err, &ended) && ended.SandboxEnd != "" {

@@ -105,6 +105,9 @@ func (e Endpoint) issue(before string) (token string, revoke func(), err error) 
 	nothing := func() {}
 	if adopter, ok := e.Handler.(TokenAdopter); ok && before != "" && e.Token == "" {
 		revoke, err := adopter.AdoptToken(before)
+		if revoke == nil {
+			revoke = nothing
+		}
 		return before, revoke, err
 	}
 	if _, issues := e.Handler.(TokenIssuer); before != "" && e.Token == "" && issues {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -213,7 +214,9 @@ func (r *jobRun) recall(input []byte, promptID string) (told bool) {
 		case typeControlResponse:
 			p.settled[l.Response.RequestID] = true
 		case typeControlRequest:
-			p.lastReq++
+			if n, err := strconv.Atoi(strings.TrimPrefix(l.RequestID, requestPrefix)); err == nil {
+				p.lastReq = max(p.lastReq, n)
+			}
 			if l.Request.Subtype == "initialize" && r.initID == "" {
 				r.initID, r.initialized = l.RequestID, p.expectAs(l.RequestID)
 			}
@@ -229,9 +232,14 @@ func (r *jobRun) drive(job *sandbox.Job) error {
 	if err != nil {
 		return err
 	}
+	r.p.release = append(r.p.release, func() { _ = out.Close() }) // it was only read
 	r.p.run(program{
-		stdin: jobStdin{r}, stdout: &jobStdout{r, journaled{out, r.p.opts.Journal}, out}, wait: r.wait,
-		signal: func(sig sandbox.Signal) error { return job.Signal(r.ctx, sig) },
+		stdin: jobStdin{r}, stdout: &jobStdout{r, journaled{out, r.p.opts.Journal}}, wait: r.wait,
+		signal: func(sig sandbox.Signal) error {
+			ctx, stop := context.WithTimeout(r.ctx, cleanupTimeout)
+			defer stop()
+			return job.Signal(ctx, sig)
+		},
 	})
 	return nil
 }
@@ -248,8 +256,8 @@ func (r *jobRun) stream(promptID string, line []byte) (*Stream, error) {
 
 // let lets go of the run, which goes on.
 func (r *jobRun) let(why error) {
+	r.stop(fmt.Errorf("%w: %w", ErrDetached, why)) // first, so that its cause is there
 	r.letting.Store(true)
-	r.stop(fmt.Errorf("%w: %w", ErrDetached, why))
 }
 
 // endWith does what the end of the process's context asks for: the run is killed unless
@@ -262,7 +270,7 @@ func (r *jobRun) endWith(ctx context.Context) {
 		return
 	}
 	r.killing.Store(true)
-	bounded, stop := context.WithTimeout(r.ctx, cleanupTimeout)
+	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer stop()
 	if err := r.job.Kill(bounded); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		r.let(fmt.Errorf("it cannot be killed, for %w: %w", context.Cause(ctx), err))
@@ -327,9 +335,8 @@ func (w jobStdin) Close() error {
 // jobStdout is what the CLI writes. Where it cannot be read any more, though the run may
 // go on, we let go of it.
 type jobStdout struct {
-	r   *jobRun
-	in  journaled // of out
-	out io.Closer
+	r  *jobRun
+	in journaled
 }
 
 func (o *jobStdout) Read(p []byte) (int, error) {
@@ -343,7 +350,6 @@ func (o *jobStdout) Read(p []byte) (int, error) {
 	case o.r.letting.Load():
 		err = context.Cause(o.r.ctx)
 	}
-	_ = o.out.Close() // it has ended
 	return n, err
 }
 

@@ -49,7 +49,7 @@ func TestRecall(t *testing.T) {
 		"": {},
 		`{"type":"control_request","request_id":"vivarium-1","request":{"subtype":"initialize"}}` + "\n": {initID: "vivarium-1", lastReq: 1},
 		`{"type":"user","uuid":"another"}` + "\n":                                                        {},
-		`{"type":"user","uuid":"` + n.PromptID + `"}` + "\n" + `{"type":"control_response","response":{"request_id":"q"}}` + "\n" + `{"type":"control_request","request_id":"vivarium-2"}` + "\n": {told: true, lastReq: 1, settled: 1},
+		`{"type":"user","uuid":"` + n.PromptID + `"}` + "\n" + `{"type":"control_response","response":{"request_id":"q"}}` + "\n" + `{"type":"control_request","request_id":"vivarium-2"}` + "\n": {told: true, lastReq: 2, settled: 1},
 	} {
 		p := &process{replies: map[string]chan reply{}}
 		p.job = newJobRun(t.Context(), p)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,13 +205,19 @@ func (p *process) run(cli program) {
 	p.cli = cli
 	go p.in.run(cli.stdin)
 	// A killed CLI must not be held up by a reader who waits for its end.
+	ended := make(chan struct{})
 	unhold := context.AfterFunc(p.ctx, func() {
+		defer close(ended)
 		p.hold()
 		if p.job != nil {
 			p.job.endWith(p.ctx)
 		}
 	})
-	p.release = append(p.release, func() { unhold() })
+	p.release = append(p.release, func() {
+		if !unhold() {
+			<-ended // all is killed then
+		}
+	})
 	go p.follow()
 }
 
@@ -264,7 +271,7 @@ func (p *process) follow() {
 }
 
 func (p *process) letGo() {
-	for _, release := range p.release {
+	for _, release := range slices.Backward(p.release) {
 		release()
 	}
 	p.release = nil

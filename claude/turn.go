@@ -34,6 +34,12 @@ func (t *turn) endedBy(r *ResultMessage, first bool) bool {
 
 // err is how the turn ended: nil, *ResultError or *EndError. over must be closed.
 func (t *turn) err(p *process) error {
+	if p.job != nil && t.result != nil {
+		<-p.done // a run is over when its CLI is
+		if errors.Is(p.end, ErrDetached) {
+			return p.end
+		}
+	}
 	if t.result != nil {
 		return t.result.failure(t.cause, p.opts)
 	}

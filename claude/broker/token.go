@@ -190,7 +190,7 @@ func (ts *tokens) addNew(t *Token) bool {
 	if ts.bySum == nil {
 		ts.bySum = map[[sha256.Size]byte]*Token{}
 	}
-	if ts.bySum[t.sum] != nil {
+	if old := ts.bySum[t.sum]; old != nil && !old.expired(time.Now()) && !old.cut() {
 		return false
 	}
 	ts.bySum[t.sum] = t
@@ -200,7 +200,9 @@ func (ts *tokens) addNew(t *Token) bool {
 func (ts *tokens) remove(t *Token) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	delete(ts.bySum, t.sum)
+	if ts.bySum[t.sum] == t { // and not one that has taken it over
+		delete(ts.bySum, t.sum)
+	}
 }
 
 // find returns the token with which a request comes, or nil. Clients send it
