@@ -268,6 +268,44 @@ func TestRealDetachAtTheStart(t *testing.T) {
 	}
 }
 
+// TestRealDetachAfterTheResult lets go of a run that has its result, and goes on for what
+// runs in the background: it has not ended, and the one that takes it over sees it end.
+func TestRealDetachAfterTheResult(t *testing.T) {
+	sb := realBox(t)
+	opts := durable(claudetest.Sequence(
+		claudetest.Tool("Bash", map[string]any{"command": "until [ -e go ]; do sleep 0.1; done", "description": "wait", "run_in_background": true}),
+		claudetest.Text("begun"), claudetest.Text("it has ended"),
+	))
+	st, err := claude.NewClient(sb, opts).Start(t.Context(), "r", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m, err := range st.Messages() {
+		if err != nil {
+			if !errors.Is(err, claude.ErrDetached) {
+				t.Errorf("the stream ends with %v", err)
+			}
+			break
+		}
+		if _, ok := m.(*claude.ResultMessage); ok {
+			if err := st.Detach(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := st.Result(); !errors.Is(err, claude.ErrDetached) || claude.EndOf(err) != claude.EndUnknown {
+		t.Errorf("what was let go of ends with %v, %s", err, claude.EndOf(err))
+	}
+	if st, err = claude.NewClient(sb, opts).Adopt(t.Context(), "r"); err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if err := sb.FS(t.Context()).WriteFile("go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustResult(t, st)
+}
+
 // TestRealDetachByContext ends the context that a run was started with, and closes it
 // when it is taken over: only that ends the CLI.
 func TestRealDetachByContext(t *testing.T) {

@@ -279,6 +279,58 @@ type transportFunc func(*http.Request) (*http.Response, error)
 
 func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// TestAdoptToken has another broker take over the token of a run, as after a restart.
+func TestAdoptToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		newBroker := func() *broker.Broker {
+			b, err := broker.New(&broker.Options{Key: broker.APIKey(theKey), Upstream: "http://127.0.0.1:1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		first, second := newBroker(), newBroker()
+		token, _, err := first.IssueToken()
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := func(want bool) {
+			t.Helper()
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodGet, "/nowhere", nil)
+			r.Header.Set("X-Api-Key", token)
+			second.ServeHTTP(w, r) // 404 for those with a token, else 401
+			if got := w.Code == http.StatusNotFound; got != want {
+				t.Errorf("status %d", w.Code)
+			}
+		}
+		accepted(false)
+		for _, bad := range []string{"", "vivarium-", token[:len(token)-1], "sk-ant-" + token, token + "AAAA", strings.TrimPrefix(token, "vivarium-")} {
+			if _, err := second.AdoptToken(bad); err == nil || strings.Contains(err.Error(), token) {
+				t.Errorf("%d bytes that are no token: %v", len(bad), err)
+			}
+		}
+		early, err := second.AdoptToken(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted(true)
+		if _, err := second.AdoptToken(token); err == nil || strings.Contains(err.Error(), token) {
+			t.Errorf("one that is in use: %v", err)
+		}
+		<-time.After(broker.DefaultTTL) // by the clock of the bubble
+		accepted(false)
+		late, err := second.With(broker.TokenOptions{}).AdoptToken(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		early() // is of the one that has expired
+		accepted(true)
+		late()
+		accepted(false)
+	})
+}
+
 func TestEndpoints(t *testing.T) {
 	w := newWorld(t, ok, broker.Options{})
 	for target, status := range map[string]int{

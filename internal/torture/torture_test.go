@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"go.uber.org/goleak"
 
@@ -144,26 +143,9 @@ func openLogs(ctx context.Context, url string) (*pglog.Store, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	listen := func(ctx context.Context, channel string, got func(string)) error {
-		conn, err := pgx.Connect(ctx, url)
-		if err != nil {
-			return err
-		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-			return err
-		}
-		for got(""); ; {
-			n, err := conn.WaitForNotification(ctx)
-			if err != nil {
-				return err
-			}
-			got(n.Payload)
-		}
-	}
 	for range 200 {
 		var logs *pglog.Store
-		if logs, err = pglog.Open(ctx, db, &pglog.Options{Listen: listen}); err == nil {
+		if logs, err = pglog.Open(ctx, db, &pglog.Options{Listen: pgtest.Listen(url)}); err == nil {
 			return logs, func() { _, _ = logs.Close(), db.Close() }, nil
 		}
 		pause(ctx)

@@ -23,28 +23,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Main(m)) }
 
-// listen is Options.Listen with pgx.
-func listen(url string) func(context.Context, string, func(string)) error {
-	return func(ctx context.Context, channel string, got func(string)) error {
-		conn, err := pgx.Connect(ctx, url)
-		if err != nil {
-			return err
-		}
-		defer conn.Close(context.WithoutCancel(ctx))
-		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
-			return err
-		}
-		got("")
-		for {
-			n, err := conn.WaitForNotification(ctx)
-			if err != nil {
-				return err
-			}
-			got(n.Payload)
-		}
-	}
-}
-
 func open(t *testing.T, url string, opts *pglog.Options) *pglog.Store {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
@@ -71,7 +49,7 @@ func TestStore(t *testing.T) {
 				if !listening {
 					return nil
 				}
-				return &pglog.Options{Listen: listen(url)}
+				return &pglog.Options{Listen: pgtest.Listen(url)}
 			}
 			runlogtest.Exercise(t, func(t *testing.T) runlog.Store {
 				url := pgtest.URL(t)
@@ -187,7 +165,7 @@ func TestOneOfManyWrites(t *testing.T) {
 func TestFollowersOutliveTheDatabase(t *testing.T) {
 	server := pgtest.Start(t)
 	url := server.URL(t)
-	s, other := open(t, url, &pglog.Options{Listen: listen(url)}), open(t, url, &pglog.Options{Listen: listen(url)})
+	s, other := open(t, url, &pglog.Options{Listen: pgtest.Listen(url)}), open(t, url, &pglog.Options{Listen: pgtest.Listen(url)})
 	const n = 200
 	had := make(chan int64, n)
 	done := make(chan string, 1)
