@@ -310,7 +310,7 @@ func TestAdoptToken(t *testing.T) {
 				t.Errorf("%d bytes that are no token: %v", len(bad), err)
 			}
 		}
-		early, err := second.AdoptToken(token)
+		early, err := second.With(broker.TokenOptions{TTL: time.Second}).AdoptToken(token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,9 +318,9 @@ func TestAdoptToken(t *testing.T) {
 		if _, err := second.AdoptToken(token); err == nil || strings.Contains(err.Error(), token) {
 			t.Errorf("one that is in use: %v", err)
 		}
-		<-time.After(broker.DefaultTTL) // by the clock of the bubble
+		<-time.After(time.Second) // by the clock of the bubble, and before the next sweep
 		accepted(false)
-		late, err := second.With(broker.TokenOptions{}).AdoptToken(token)
+		late, err := second.AdoptToken(token)
 		if err != nil {
 			t.Fatal(err)
 		}
