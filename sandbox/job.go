@@ -67,7 +67,7 @@ type JobStatus struct {
 	Pid int
 	// Exit is how it ended; nil while it has not. Code and Signal are those that a
 	// shell tells: a signal is a status above 128, and a command that ended with such
-	// a status by itself cannot be told from one that a signal ended.
+	// a status by itself cannot be told from one that a signal ended. OOM is set where it is known.
 	Exit *Exit
 	// Lost says that the job is gone and nobody knows how it ended: what looked after
 	// it was killed.
@@ -131,7 +131,9 @@ func (s *Sandbox) startJob(ctx context.Context, cfg *JobConfig) (*Job, error) {
 	}
 	switch answer := strings.TrimSpace(string(out)); answer {
 	case jobStarted:
-		return s.job(root, cfg.Name), nil
+		j := s.job(root, cfg.Name)
+		j.countOOM(ctx)
+		return j, nil
 	case jobExists:
 		return nil, fmt.Errorf("job %s: %w", cfg.Name, fs.ErrExist)
 	case jobNoProgram:
@@ -262,6 +264,9 @@ func (j *Job) ask(ctx context.Context, stdin io.Reader, script string, args ...s
 // Status tells how the job is. A job that was removed matches fs.ErrNotExist.
 func (j *Job) Status(ctx context.Context) (*JobStatus, error) {
 	st, _, err := j.status(ctx)
+	if err == nil {
+		j.explain(ctx, st.Exit)
+	}
 	return st, j.fail("job status", err)
 }
 
@@ -336,6 +341,7 @@ func (j *Job) wait(ctx context.Context) (*Exit, error) {
 	for {
 		exit, err := w.next(ctx)
 		if exit != nil || err != nil {
+			j.explain(ctx, exit)
 			return exit, err
 		}
 	}

@@ -15,6 +15,7 @@ package sandbox
 //	sent    what the keeper passed on, the first byte first
 //	open    there as long as the keeper answers
 //	note    JobConfig.Note, if there is one
+//	oom     how often the sandbox had run out of memory before, where that is known
 //
 // pid and exit are there from the start, with room for what comes, so that a full disk
 // does not keep it from being told. They are written in place, while others may read

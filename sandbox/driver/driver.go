@@ -205,6 +205,13 @@ type Dialer interface {
 	Dial(ctx context.Context, address string) (net.Conn, error)
 }
 
+// OOMCounter is implemented by a Sandbox of which is known how many of its processes
+// were killed since it was made because it had reached its memory limit. Package sandbox
+// asks it about what Exit.OOM cannot be told of, a job.
+type OOMCounter interface {
+	OOMKills(ctx context.Context) (uint64, error)
+}
+
 // Exec is a command to start.
 type Exec struct {
 	Args  []string // Args[0] is looked up in the sandbox's PATH unless it has a slash

@@ -264,6 +264,15 @@ func (b *box) Listen(ctx context.Context, address string) (net.Listener, error) 
 	return wire.Listener(fds)
 }
 
+// OOMKills implements driver.OOMCounter.
+func (b *box) OOMKills(ctx context.Context) (uint64, error) {
+	reply, _, err := b.call(ctx, &wire.Request{Op: wire.OpOOMKills}, nil)
+	if err != nil {
+		return 0, err
+	}
+	return reply.Proc, nil
+}
+
 // Dial implements driver.Dialer.
 func (b *box) Dial(ctx context.Context, address string) (net.Conn, error) {
 	c, err := b.client.Dial(ctx, address)

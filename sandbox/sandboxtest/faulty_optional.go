@@ -15,6 +15,7 @@ var (
 	_ driver.DirSnapshotter = (*faultySandbox)(nil)
 	_ driver.ImageMounter   = (*faultySandbox)(nil)
 	_ driver.NetworkSetter  = (*faultySandbox)(nil)
+	_ driver.OOMCounter     = (*faultySandbox)(nil)
 	_ driver.ReadyWaiter    = (*faultySandbox)(nil)
 	_ driver.Watcher        = (*faultySandbox)(nil)
 )
@@ -71,6 +72,14 @@ func (s *faultySandbox) SnapshotDir(ctx context.Context, dir string) (id string,
 		return "", err
 	}
 	return id, nil
+}
+
+func (s *faultySandbox) OOMKills(ctx context.Context) (uint64, error) {
+	d, ok := s.Sandbox.(driver.OOMCounter)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return d.OOMKills(ctx)
 }
 
 func (s *faultySandbox) MountImage(ctx context.Context, dir, id string) error {

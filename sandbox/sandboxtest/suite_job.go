@@ -29,6 +29,7 @@ func (s *suite) jobTests() []test {
 		{"NoStdin", s.testJobNoStdin},
 		{"SignalsAreNotIgnored", s.testJobSignal},
 		{"KillTakesTheSession", s.testJobKill},
+		{"OOM", s.testJobOOM},
 		{"Lost", s.testJobLost},
 		{"ContextAndCloseEndReads", s.testJobContext},
 		{"EnvAndDir", s.testJobEnv},

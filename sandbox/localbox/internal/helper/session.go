@@ -184,6 +184,8 @@ func (s *session) dispatch(req *wire.Request, fds []int) (reply wire.Reply, out 
 		if err = checkPath(req.Path); err == nil {
 			err = b.saveBelow(fds, req.Path)
 		}
+	case wire.OpOOMKills:
+		reply.Proc = b.oomKills()
 	case wire.OpSetEnv:
 		b.wayOut.Store(&req.Env)
 	case wire.OpWatch:

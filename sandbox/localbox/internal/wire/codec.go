@@ -16,7 +16,7 @@ import (
 // Version changes whenever a message changes; a client of another version is
 // refused. Sandboxes outlive the program that made them, so a newer program
 // may meet an older helper.
-const Version = 2
+const Version = 3
 
 // Message is anything that can be walked by a Codec.
 type Message interface{ Walk(c *Codec) }

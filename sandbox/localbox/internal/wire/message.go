@@ -40,6 +40,7 @@ const (
 	OpWatch                   // watch Path; request: an inotify descriptor to add to; without one it is the reply's
 	OpSaveLayer               // request: where the archive of what was changed in an image is written
 	OpSaveBelow               // request: where the archive of the directory Path is written
+	OpOOMKills                // reply: Proc is how many processes were killed for memory
 )
 
 // What Num holds with OpWatch. The reply's Infos are what is watched: Base is the
