@@ -63,7 +63,7 @@ func (s *Store) follow(ctx context.Context, r *record, next int64, yield func(ru
 	for look := firstLook; ; look = min(2*look, lastLook) {
 		wake := s.waiting(w) // before looking, so that nothing is missed
 		// How the log is first, so that all lines of one that has ended are seen.
-		now, err := scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM vivarium_runs WHERE id = $1`, r.id))
+		now, err := scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM vivarium_runlogs WHERE id = $1`, r.id))
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
@@ -147,8 +147,8 @@ type batch struct {
 
 // batches gives some rows from that with a line on.
 func (s *Store) batches(ctx context.Context, id, from int64) ([]batch, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT first, next, sizes, data FROM vivarium_run_lines
-		WHERE id = $1 AND first >= coalesce((SELECT max(first) FROM vivarium_run_lines WHERE id = $1 AND first <= $2), 0) AND next > $2
+	rows, err := s.db.QueryContext(ctx, `SELECT first, next, sizes, data FROM vivarium_runlog_lines
+		WHERE id = $1 AND first >= coalesce((SELECT max(first) FROM vivarium_runlog_lines WHERE id = $1 AND first <= $2), 0) AND next > $2
 		ORDER BY first LIMIT $3`, id, from, batchRows)
 	if err != nil {
 		return nil, err

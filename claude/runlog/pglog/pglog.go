@@ -122,7 +122,7 @@ func (s *Store) record(ctx context.Context, run string) (*record, error) {
 	if err := runlog.CheckRun(run); err != nil {
 		return nil, err
 	}
-	r, err := scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM vivarium_runs WHERE run = $1`, run))
+	r, err := scan(s.db.QueryRowContext(ctx, `SELECT `+columns+` FROM vivarium_runlogs WHERE run = $1`, run))
 	if err != nil {
 		return nil, named(run, err)
 	}
@@ -143,7 +143,7 @@ func (s *Store) Stat(ctx context.Context, run string) (*runlog.Info, error) {
 // List implements runlog.Store. It holds a connection while it is ranged over.
 func (s *Store) List(ctx context.Context) iter.Seq2[*runlog.Info, error] {
 	return func(yield func(*runlog.Info, error) bool) {
-		rows, err := s.db.QueryContext(ctx, `SELECT `+columns+` FROM vivarium_runs ORDER BY run`)
+		rows, err := s.db.QueryContext(ctx, `SELECT `+columns+` FROM vivarium_runlogs ORDER BY run`)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -176,7 +176,7 @@ func (s *Store) Delete(ctx context.Context, run string) error {
 	}
 	defer unlock()
 	var id int64
-	err = s.db.QueryRowContext(ctx, `WITH gone AS (DELETE FROM vivarium_runs WHERE run = $1 RETURNING id)
+	err = s.db.QueryRowContext(ctx, `WITH gone AS (DELETE FROM vivarium_runlogs WHERE run = $1 RETURNING id)
 		SELECT id FROM gone, pg_notify($2, id::text)`, run, Channel).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil

@@ -1,5 +1,5 @@
 -- A log, and how far it is. epoch is the number of the newest lease.
-CREATE TABLE IF NOT EXISTS vivarium_runs (
+CREATE TABLE IF NOT EXISTS vivarium_runlogs (
     id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run    text COLLATE "C" NOT NULL UNIQUE,
     lines  bigint NOT NULL DEFAULT 0,
@@ -9,8 +9,8 @@ CREATE TABLE IF NOT EXISTS vivarium_runs (
 );
 
 -- Lines behind each other, from number first on; sizes are their lengths as uvarints.
-CREATE TABLE IF NOT EXISTS vivarium_run_lines (
-    id    bigint NOT NULL REFERENCES vivarium_runs ON DELETE CASCADE,
+CREATE TABLE IF NOT EXISTS vivarium_runlog_lines (
+    id    bigint NOT NULL REFERENCES vivarium_runlogs ON DELETE CASCADE,
     first bigint NOT NULL,
     next  bigint NOT NULL,
     sizes bytea NOT NULL,

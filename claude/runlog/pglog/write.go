@@ -45,8 +45,8 @@ func (s *Store) Write(ctx context.Context, run string) (runlog.Writer, error) {
 // open makes the log, or begins a lease of it.
 func (w *writer) open(ctx context.Context, run string) error {
 	var r *record
-	err := w.s.db.QueryRowContext(ctx, `INSERT INTO vivarium_runs (run, epoch) VALUES ($1, 1)
-		ON CONFLICT (run) DO UPDATE SET epoch = vivarium_runs.epoch + 1 RETURNING epoch`, run).Scan(&w.epoch)
+	err := w.s.db.QueryRowContext(ctx, `INSERT INTO vivarium_runlogs (run, epoch) VALUES ($1, 1)
+		ON CONFLICT (run) DO UPDATE SET epoch = vivarium_runlogs.epoch + 1 RETURNING epoch`, run).Scan(&w.epoch)
 	if err == nil {
 		r, err = w.s.record(ctx, run)
 	}
@@ -72,10 +72,10 @@ func (w *writer) Append(ctx context.Context, lines [][]byte) error {
 	}
 	n := int64(len(lines))
 	err := w.change(ctx, `WITH log AS (
-			UPDATE vivarium_runs SET lines = lines + $5, bytes = bytes + $6
+			UPDATE vivarium_runlogs SET lines = lines + $5, bytes = bytes + $6
 			WHERE id = $1 AND epoch = $2 AND lines = $3 AND ending IS NULL RETURNING id
 		), added AS (
-			INSERT INTO vivarium_run_lines SELECT id, $3::bigint + 1, $3::bigint + 1 + $5, $7, $8 FROM log
+			INSERT INTO vivarium_runlog_lines SELECT id, $3::bigint + 1, $3::bigint + 1 + $5, $7, $8 FROM log
 		) SELECT count(*) FROM log, pg_notify($4, id::text)`, n, int64(len(data)), sizes, data)
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (w *writer) Finish(ctx context.Context, end runlog.End) error {
 		return err
 	}
 	err = w.change(ctx, `WITH log AS (
-			UPDATE vivarium_runs SET ending = $5
+			UPDATE vivarium_runlogs SET ending = $5
 			WHERE id = $1 AND epoch = $2 AND lines = $3 AND ending IS NULL RETURNING id
 		) SELECT count(*) FROM log, pg_notify($4, id::text)`, text)
 	if err == nil {
