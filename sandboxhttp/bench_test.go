@@ -152,7 +152,7 @@ func BenchmarkRunLatency(b *testing.B) {
 	}), nil)
 	f := s.prompt(s.create(""), "go")
 	p := <-players
-	theirs, ours := newWire(b, bare), &wire{p.stdout.(*os.File), f.br}
+	theirs, ours := newWire(b, bare), &wire{p.stdout, f.br}
 	var times figure.Pair
 	for b.Loop() {
 		times.Measure(func() { ours.trip(b, line) }, func() { theirs.trip(b, line) })

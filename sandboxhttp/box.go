@@ -31,13 +31,15 @@ type box struct {
 	left        error                   // why it may live although it was not made; set before ready is closed
 
 	attaching sync.Mutex // held while sb and volume are being got
+	taking    sync.Mutex // held while a run is taken over
 
 	mu       sync.Mutex
 	sb       *sandbox.Sandbox
 	volume   *storage.Volume
 	runs     map[string]*run
-	deletion *deletion   // going on
-	work     *volumeWork // going on
+	bridges  map[string]*bridge // to runs of other servers, by id
+	deletion *deletion          // going on
+	work     *volumeWork        // going on
 	closed   bool
 }
 
@@ -371,6 +373,25 @@ func (b *box) info(ctx context.Context, rec *Sandbox) (*sandbox.Info, error) {
 	return sb.Info(ctx)
 }
 
+// deleteRecords removes a sandbox's record and those of its runs, with their logs. These
+// come last: what is left of them alone is found by nobody.
+func (h *Handler) deleteRecords(ctx context.Context, rec *Sandbox) error {
+	var runs []*Run
+	if h.config.Logs != nil {
+		var err error
+		if runs, err = h.store.Runs(ctx, rec.Account, rec.ID); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	err := h.store.DeleteSandbox(ctx, rec.Account, rec.ID)
+	for _, run := range runs {
+		if err == nil {
+			err = h.config.Logs.Delete(ctx, run.ID)
+		}
+	}
+	return err
+}
+
 // retain forgets the oldest sandboxes that have ended, beyond the limit.
 func (h *Handler) retain(ctx context.Context, account string) {
 	ended, err := h.store.Sandboxes(ctx, account, Query{State: StateEnded})
@@ -378,7 +399,7 @@ func (h *Handler) retain(ctx context.Context, account string) {
 		if b := h.box(account, rec.ID); b.busy() {
 			continue
 		}
-		err = errors.Join(err, h.store.DeleteSandbox(ctx, account, rec.ID))
+		err = errors.Join(err, h.deleteRecords(ctx, rec))
 		h.forgetRuns(h.box(account, rec.ID))
 		h.dropBox(rec.ID)
 	}

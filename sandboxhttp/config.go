@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude"
+	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/storage"
 )
@@ -41,8 +42,16 @@ type Config struct {
 
 	// Limits bound what a client can use. The zero value means the defaults.
 	Limits Limits
-	// Store keeps the records of sandboxes and runs. Nil is a new MemoryStore.
+	// Store keeps the records of sandboxes and runs. With one, runs outlive this
+	// server: Shutdown lets go of them, and the next server with this Store goes on
+	// with them, also after this one was killed. Nil is a new MemoryStore, and runs
+	// end with the server.
 	Store Store
+	// Logs keeps what Claude wrote in each run, for whoever follows one that has ended,
+	// or gets it from another server. Nil keeps it in memory, as far as Limits allow.
+	// Several servers with one Store need Logs that they share, since these tell
+	// which of them looks after a run.
+	Logs runlog.Store
 	// CrossOrigin refuses what browsers send from other sites. Nil is a new
 	// http.CrossOriginProtection, which trusts no other origin.
 	CrossOrigin *http.CrossOriginProtection
@@ -68,8 +77,9 @@ type Limits struct {
 	KeptRuns int
 	// RunTime is how long a run may take; no limit but the sandbox's lifetime.
 	RunTime time.Duration
-	// RunBytes is how many bytes of a run's events are kept for those who
-	// follow; 32 MiB. Who is further behind gets a gap event.
+	// RunBytes is how many bytes of a run's events are kept in memory for those who
+	// follow; 32 MiB. Who is further behind gets them from Config.Logs, and without
+	// that a gap event.
 	RunBytes int64
 	// EventBytes is how many bytes of events the runs that have ended may keep
 	// together; 256 MiB. Beyond that the oldest of them keep their last event only.

@@ -18,7 +18,7 @@ import (
 
 // openProvider stands for localbox.Open(nil), which needs a machine that can
 // isolate sandboxes.
-func openProvider() *sandbox.Provider { return newPlace(nil, nil).provider() }
+func openProvider() *sandbox.Provider { return emptyPlace().provider() }
 
 // A handler is mounted like any other: here below a prefix, next to the page.
 func ExampleNew() {

@@ -30,8 +30,12 @@ type Handler struct {
 	mux    *http.ServeMux
 	keys   *keys
 
+	durable bool // records outlive this process, so that runs do
+
 	ctx    context.Context // of all work that no connection owns
 	cancel context.CancelCauseFunc
+	runs   context.Context // of looking after runs; ends before ctx where they go on without
+	leave  context.CancelFunc
 
 	mu      sync.Mutex
 	closing bool
@@ -49,8 +53,8 @@ type Handler struct {
 // errShutdown is why work was cancelled when Shutdown's context ended.
 var errShutdown = &reason{"the server is shutting down", context.Canceled}
 
-// New returns a Handler for the configuration, which it copies. It asks nobody
-// anything yet. The caller ends it with Shutdown.
+// New returns a Handler for the configuration, which it copies. With a Store it begins
+// to look for runs that an earlier server has left. The caller ends it with Shutdown.
 func New(config *Config) (*Handler, error) {
 	switch {
 	case config == nil || config.Provider == nil:
@@ -68,14 +72,18 @@ func New(config *Config) (*Handler, error) {
 	if h.log == nil {
 		h.log = slog.Default()
 	}
-	if h.store == nil {
+	if h.durable = h.store != nil; !h.durable {
 		h.store = new(MemoryStore)
 	}
 	if h.config.CrossOrigin == nil {
 		h.config.CrossOrigin = http.NewCrossOriginProtection()
 	}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
+	h.runs, h.leave = context.WithCancel(context.Background())
 	h.mux = h.routes()
+	if h.durable {
+		h.work.Go(h.watchRuns)
+	}
 	return h, nil
 }
 
@@ -94,6 +102,7 @@ func (h *Handler) routes() *http.ServeMux {
 	route("/sandbox/{id}/runs", map[string]endpoint{http.MethodGet: h.listRuns})
 	route("/sandbox/{id}/runs/{run}", map[string]endpoint{http.MethodGet: h.getRun})
 	route("/sandbox/{id}/runs/{run}/events", map[string]endpoint{http.MethodGet: h.followRun})
+	route("/sandbox/{id}/runs/{run}/answer", map[string]endpoint{http.MethodPost: h.answerRun})
 	route("/sandbox/{id}/runs/{run}/interrupt", map[string]endpoint{http.MethodPost: h.interruptRun})
 	route("/sandbox/{id}/versions", map[string]endpoint{http.MethodGet: h.listVersions})
 	route("/sandbox/{id}/sync", map[string]endpoint{http.MethodPost: h.postSync})

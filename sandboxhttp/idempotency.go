@@ -93,14 +93,18 @@ func (k *keys) claim(r *http.Request, account string, body []byte) (*claim, *ans
 func (c *claim) again(second *claim) (*answer, error) {
 	switch {
 	case c.body != second.body:
-		return nil, newProblem(http.StatusUnprocessableEntity, codeIdempotencyMismatch,
-			"this Idempotency-Key came with another body before").
-			field("Idempotency-Key", "use a new one for another request")
+		return nil, keyMismatch()
 	case c.answer == nil:
 		return nil, newProblem(http.StatusConflict, codeIdempotencyInFlight,
 			"the first request with this Idempotency-Key is still being worked on")
 	}
 	return c.answer, nil
+}
+
+func keyMismatch() error {
+	return newProblem(http.StatusUnprocessableEntity, codeIdempotencyMismatch,
+		"this Idempotency-Key came with another body before").
+		field("Idempotency-Key", "use a new one for another request")
 }
 
 // settle says what was answered; nil gives the key back.

@@ -93,7 +93,7 @@ func TestSameKeyIsTheSameRun(t *testing.T) {
 	first := s.prompt(box, "go", "Idempotency-Key", "k")
 	first.must()
 	second := s.prompt(box, "go", "Idempotency-Key", "k")
-	if e := second.must(); e.id != 1 || first.run(box) != second.run(box) {
+	if e := second.must(); e.id != 2 || first.run(box) != second.run(box) {
 		t.Errorf("%+v of %s and %s", e, first.run(box), second.run(box))
 	}
 	close(gate)

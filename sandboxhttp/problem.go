@@ -40,6 +40,9 @@ const (
 	codeVolumeFailed         = "volume_failed"
 	codeProviderFailed       = "provider_failed"
 	codeShuttingDown         = "shutting_down"
+	codeAnswered             = "answered"
+	codeRunEnded             = "run_ended"
+	codeElsewhere            = "elsewhere"
 )
 
 // retryAfter is what 429 and 503 ask a client to wait.

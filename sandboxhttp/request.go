@@ -176,6 +176,7 @@ func override[T comparable](field *T, asked T) {
 
 // runRequest is the body of POST /sandbox/{id}/claude.
 type runRequest struct {
+	body                         string // as it came
 	prompt, session, model       string
 	systemPrompt, appendPrompt   string
 	maxTurns                     int64
@@ -193,7 +194,7 @@ var permissionModes = []claude.PermissionMode{"", claude.PermissionDefault, clau
 	claude.PermissionPlan, claude.PermissionDontAsk, claude.PermissionBypass}
 
 func parseRun(body []byte) (*runRequest, error) {
-	q := &runRequest{partial: true}
+	q := &runRequest{partial: true, body: string(body)}
 	err := decodeBody(body, map[string]any{
 		"prompt": &q.prompt, "session_id": &q.session, "model": &q.model,
 		"system_prompt": &q.systemPrompt, "append_system_prompt": &q.appendPrompt, "max_turns": &q.maxTurns,

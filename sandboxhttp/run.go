@@ -12,26 +12,37 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude"
+	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 )
 
-// run is Claude at work on one prompt. It belongs to no connection.
+// run is Claude at work on one prompt, as far as this server looks after it. It
+// belongs to no connection, and Claude to no server.
 type run struct {
 	h    *Handler
 	box  *box
 	id   string
 	log  *eventlog.Log
-	done chan struct{} // closed when it has ended and that is recorded
+	opts *claude.Options
+	done chan struct{} // closed when it has ended and that is recorded, or it was let go of
 
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	ctx    context.Context // ends when this server lets go of it
+	let    context.CancelFunc
+	start  context.Context // of asking for a stream; also ends when it is killed
+	killed context.CancelCauseFunc
 
 	stopping sync.Once
 	stopped  chan struct{} // closed when somebody wants it to stop
 
+	fresh bool   // nobody has begun with it
+	taken bool   // another server had begun with it
+	lines *lines // what it writes to
+
 	mu     sync.Mutex
 	rec    Run
+	why    *reason        // it is killed
 	stream *claude.Stream // nil until the CLI has taken the prompt
+	asked  questions
 }
 
 // reason is why this package cancelled something. It matches the error that a
@@ -51,34 +62,82 @@ var (
 )
 
 // beginRun makes a run in a sandbox that takes one.
-func (h *Handler) beginRun(b *box, q *runRequest) (*run, error) {
-	r := &run{
-		h: h, box: b, id: "run-" + strings.ToLower(rand.Text()),
-		log: eventlog.New(h.limits.RunBytes), done: make(chan struct{}), stopped: make(chan struct{}),
+func (h *Handler) beginRun(b *box, id string, q *runRequest) (*run, error) {
+	if id == "" {
+		id = "run-" + strings.ToLower(rand.Text())
 	}
-	r.rec = Run{
-		ID: r.id, SandboxID: b.id, Account: b.account, SessionID: q.session, Prompt: q.prompt,
+	r := h.newRun(b, &Run{
+		ID: id, SandboxID: b.id, Account: b.account, SessionID: q.session, Prompt: q.prompt, Request: q.body,
 		State: StateRunning, StartedAt: time.Now().UTC().Round(0),
-	}
-	r.ctx, r.cancel = context.WithCancelCause(h.ctx)
+	}, q, runlog.Info{})
+	r.fresh = true
 	if err := b.addRun(r); err != nil {
-		r.cancel(nil)
+		r.let()
 		return nil, err
 	}
-	err := h.store.SaveRun(h.ctx, &r.rec)
+	// The lease comes before the record: who finds that has no right to the run then.
+	err := r.lease(h.ctx)
 	if err == nil {
-		opts := q.options(h.config.Claude)
-		if most := h.limits.LineBytes; opts.MaxLine <= 0 || opts.MaxLine > most {
-			opts.MaxLine = most
-		}
-		err = h.start("run", func() { r.work(opts) })
+		err = h.store.SaveRun(h.ctx, &r.rec)
+	}
+	if err == nil {
+		err = h.start("run", r.work)
 	}
 	if err != nil {
 		b.forgetRun(r.id)
-		r.cancel(nil)
-		return nil, errors.Join(err, h.store.DeleteRun(context.WithoutCancel(h.ctx), b.account, b.id, r.id))
+		r.let()
+		return nil, errors.Join(err, r.unmake())
 	}
 	return r, nil
+}
+
+// newRun makes what looks after a run whose log has come as far as from says. q may be
+// nil, where what was asked for is not known any more.
+func (h *Handler) newRun(b *box, rec *Run, q *runRequest, from runlog.Info) *run {
+	r := &run{
+		h: h, box: b, id: rec.ID, rec: *rec, done: make(chan struct{}), stopped: make(chan struct{}),
+		log: eventlog.NewAt(h.limits.RunBytes, uint64(from.Lines), h.older(rec.ID)),
+	}
+	r.lines = &lines{log: r.log, n: from.Lines, size: from.Bytes}
+	r.ctx, r.let = context.WithCancel(h.runs)
+	r.start, r.killed = context.WithCancelCause(r.ctx)
+	if q == nil {
+		q = &runRequest{partial: true}
+	}
+	r.opts = q.options(h.config.Claude)
+	if most := h.limits.LineBytes; r.opts.MaxLine <= 0 || r.opts.MaxLine > most {
+		r.opts.MaxLine = most
+	}
+	r.asks(r.opts)
+	return r
+}
+
+// lease makes this server the one that writes the run's log. It matches runlog.ErrBusy
+// where another one does, or did meanwhile.
+func (r *run) lease(ctx context.Context) error {
+	if r.h.config.Logs == nil {
+		return nil
+	}
+	w, err := r.h.config.Logs.Write(ctx, r.id)
+	if err != nil {
+		return err
+	}
+	if info := w.Info(); info.Lines != r.lines.n || info.Bytes != r.lines.size {
+		return errors.Join(runlog.ErrBusy, w.Close())
+	}
+	r.lines.w = w
+	return nil
+}
+
+// unmake removes what there is of a run that was not begun.
+func (r *run) unmake() error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(r.h.ctx), cleanUpTime)
+	defer stop()
+	err := errors.Join(r.lines.Close(), r.h.store.DeleteRun(ctx, r.box.account, r.box.id, r.id))
+	if r.h.config.Logs != nil {
+		err = errors.Join(err, r.h.config.Logs.Delete(ctx, r.id))
+	}
+	return err
 }
 
 // addRun takes a run on, unless the sandbox has as many as it may have, is being
@@ -119,7 +178,7 @@ func (b *box) forgetRun(id string) *run {
 	return r
 }
 
-// run gives a run of this process, nil where there is none.
+// run gives a run that this process looks after, or has, nil where there is none.
 func (b *box) run(id string) *run {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -188,180 +247,6 @@ func (r *run) record() Run {
 		rec.Events, _ = r.log.Last()
 	}
 	return rec
-}
-
-// work runs the prompt to its end, whoever follows it.
-func (r *run) work(opts *claude.Options) {
-	var result *claude.ResultMessage
-	err := errors.New("the run did not come to its end")
-	defer func() { r.finish(result, err) }()
-	if limit := r.h.limits.RunTime; limit > 0 {
-		timer := time.AfterFunc(limit, func() { r.cancel(errRunTime) })
-		defer timer.Stop()
-	}
-	go r.watchStop()
-	result, err = r.query(opts)
-}
-
-func (r *run) query(opts *claude.Options) (*claude.ResultMessage, error) {
-	rec, err := r.h.store.Sandbox(r.ctx, r.box.account, r.box.id)
-	if err != nil {
-		return nil, err
-	}
-	sb, err := r.box.sandbox(r.ctx, rec)
-	if err != nil {
-		return nil, err
-	}
-	st, err := claude.Query(r.ctx, sb, r.rec.Prompt, opts)
-	if err != nil {
-		return nil, err
-	}
-	r.begun(st)
-	if err := r.copyLines(st); err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	result, err := st.Result()
-	return result, errors.Join(err, st.Close())
-}
-
-// begun makes the stream known to those who want to stop it.
-func (r *run) begun(st *claude.Stream) {
-	r.mu.Lock()
-	r.stream = st
-	r.mu.Unlock()
-	r.noteSession(st)
-}
-
-// noteSession records the conversation's id as soon as it is known.
-func (r *run) noteSession(st *claude.Stream) {
-	id := st.SessionID()
-	r.mu.Lock()
-	news := id != "" && id != r.rec.SessionID
-	if news {
-		r.rec.SessionID = id
-	}
-	rec := r.rec
-	r.mu.Unlock()
-	if !news {
-		return
-	}
-	if err := r.h.store.SaveRun(r.ctx, &rec); err != nil {
-		r.h.log.Error("cannot record a run's conversation", "run", r.id, "error", err)
-	}
-}
-
-// copyLines puts every line into the log as it comes. A line that is too long
-// ends the run: a log with a hole must not look whole. The error of a stream
-// that ended is its Result's to tell.
-func (r *run) copyLines(st *claude.Stream) error {
-	known := st.SessionID() != ""
-	for line, err := range st.Lines() {
-		var tooLong *claude.LineTooLongError
-		if errors.As(err, &tooLong) {
-			return err
-		}
-		if err != nil {
-			return nil // Result tells it
-		}
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			line = line[:n-1]
-		}
-		r.log.Append("", line)
-		if !known {
-			r.noteSession(st)
-			known = st.SessionID() != ""
-		}
-	}
-	return nil
-}
-
-// stop makes Claude stop, and kills it if it does not. It returns at once.
-func (r *run) stop() { r.stopping.Do(func() { close(r.stopped) }) }
-
-// watchStop does what stop asks for.
-func (r *run) watchStop() {
-	select {
-	case <-r.done:
-		return
-	case <-r.stopped:
-	}
-	r.mu.Lock()
-	st := r.stream
-	r.mu.Unlock()
-	if st == nil { // the CLI has not taken the prompt: there is nothing to be kept
-		r.cancel(errStopped)
-		return
-	}
-	ctx, stop := context.WithTimeout(r.ctx, r.h.limits.InterruptGrace)
-	defer stop()
-	if err := st.Interrupt(ctx); err == nil {
-		select {
-		case <-r.done:
-			return
-		case <-ctx.Done():
-		}
-	}
-	r.cancel(errStopped)
-}
-
-// finish records how the run ended, and tells those who follow it.
-func (r *run) finish(result *claude.ResultMessage, err error) {
-	end, text := r.ending(err)
-	r.mu.Lock()
-	r.rec.State, r.rec.End, r.rec.Error = StateEnded, string(end), text
-	r.rec.EndedAt = time.Now().UTC().Round(0)
-	if result != nil {
-		r.rec.CostUSD, r.rec.Turns = result.CostUSD, result.Turns
-		if id := result.SessionID(); id != "" {
-			r.rec.SessionID = id
-		}
-	}
-	last, _ := r.log.Last()
-	r.rec.Events = last + 1
-	rec := r.rec
-	r.mu.Unlock()
-	ctx, stop := context.WithTimeout(context.WithoutCancel(r.ctx), cleanUpTime)
-	defer stop()
-	if err := r.h.store.SaveRun(ctx, &rec); err != nil {
-		r.h.log.Error("cannot record how a run ended", "run", r.id, "error", err)
-	}
-	// Who has seen the end finds it recorded, and the conversation free.
-	close(r.done)
-	r.log.End("end", rec.endEvent())
-	r.cancel(nil)
-	r.h.events.add(r.log)
-	r.h.retainRuns(ctx, r.box)
-}
-
-// ending puts an error into the words for ends.
-func (r *run) ending(err error) (claude.End, string) {
-	if err == nil {
-		return claude.EndCompleted, ""
-	}
-	end := claude.EndOf(err)
-	var tooLong *claude.LineTooLongError
-	var why *reason
-	switch {
-	case errors.As(err, &tooLong):
-		return end, fmt.Sprintf("the CLI wrote a line of more than %d bytes", tooLong.Limit)
-	case end != claude.EndCancelled && end != claude.EndRunTimeout && end != claude.EndUnknown:
-	case errors.As(context.Cause(r.ctx), &why) && why == errRunTime:
-		return claude.EndRunTimeout, why.Error()
-	case why != nil:
-		return claude.EndCancelled, why.Error()
-	case end == claude.EndCancelled && r.wasStopped():
-		return end, "it was interrupted"
-	}
-	return end, clipError(err.Error())
-}
-
-func (r *run) wasStopped() bool {
-	select {
-	case <-r.stopped:
-		return true
-	default:
-		return false
-	}
 }
 
 // clipError keeps the words for an error short enough to be shown.

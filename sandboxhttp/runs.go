@@ -2,13 +2,15 @@ package sandboxhttp
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
-	"sync"
+	"strings"
 
+	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 )
 
@@ -29,32 +31,88 @@ func (h *Handler) postRun(w http.ResponseWriter, r *http.Request, p *Principal) 
 		return err
 	}
 	if prior != nil {
-		again := prior.box.run(prior.run)
-		if again == nil { // forgotten since
-			return notFound()
-		}
-		return h.streamRun(w, r, again, 0)
+		return h.streamAgain(w, r, prior.box, prior.run)
 	}
 	var given *answer
 	defer func() { claim.settle(given) }()
-	started, err := h.startRun(r.Context(), rec, b, body)
+	id, before, err := h.runOfKey(r, b, body)
 	if err != nil {
 		return err
 	}
-	given = &answer{box: b, run: started.id}
+	if !before {
+		if id, err = h.startRun(r.Context(), rec, b, id, body); err != nil {
+			return err
+		}
+	}
+	given = &answer{box: b, run: id}
 	claim.settle(given) // before the stream, which may last
-	return h.streamRun(w, r, started, 0)
+	return h.streamAgain(w, r, b, id)
 }
 
-func (h *Handler) startRun(ctx context.Context, rec *Sandbox, b *box, body []byte) (*run, error) {
+// runOfKey is the id of the run that an Idempotency-Key stands for, so that a server that
+// does not know the key knows the run; "" without a key. before says that it was begun.
+func (h *Handler) runOfKey(r *http.Request, b *box, body []byte) (id string, before bool, err error) {
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" {
+		return "", false, nil
+	}
+	sum := sha256.Sum256([]byte(b.account + "\x00" + b.id + "\x00" + key))
+	id = "run-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
+	rec, err := h.store.Run(r.Context(), b.account, b.id, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return id, false, nil
+	case err != nil:
+		return "", false, err
+	case rec.Request != string(body):
+		return "", false, keyMismatch()
+	}
+	return id, true, nil
+}
+
+func (h *Handler) startRun(ctx context.Context, rec *Sandbox, b *box, id string, body []byte) (string, error) {
 	q, err := parseRun(body)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if _, err := h.awaitRunning(ctx, rec, b); err != nil {
-		return nil, err
+		return "", err
 	}
-	return h.beginRun(b, q)
+	started, err := h.beginRun(b, id, q)
+	if errors.Is(err, runlog.ErrBusy) {
+		return "", newProblem(http.StatusConflict, codeIdempotencyInFlight,
+			"the first request with this Idempotency-Key is still being worked on")
+	}
+	if err != nil {
+		return "", err
+	}
+	return started.id, nil
+}
+
+// streamAgain streams a run of this sandbox from its first event on.
+func (h *Handler) streamAgain(w http.ResponseWriter, r *http.Request, b *box, id string) error {
+	if live := b.run(id); live != nil {
+		return h.streamRun(w, r, live, 0)
+	}
+	rec, err := h.store.Run(r.Context(), b.account, b.id, id)
+	if err != nil {
+		return err
+	}
+	return h.streamRecord(w, r, b, rec, 0)
+}
+
+// streamRecord streams a run that this server does not look after.
+func (h *Handler) streamRecord(w http.ResponseWriter, r *http.Request, b *box, rec *Run, after uint64) error {
+	if rec.State != StateRunning {
+		return h.streamRun(w, r, h.past(rec, after), after)
+	}
+	br, err := b.bridge(r.Context(), rec.ID)
+	if err != nil {
+		return err
+	}
+	defer br.leave()
+	w.Header().Set(headerRun, rec.ID)
+	return h.stream(w, r, br.log, after)
 }
 
 // awaitRunning waits until a sandbox is no longer being made, and gives its record
@@ -102,9 +160,9 @@ func (h *Handler) listRuns(w http.ResponseWriter, r *http.Request, p *Principal)
 	if err != nil {
 		return err
 	}
-	runs := make([]Run, 0, len(list))
+	runs := make([]presentRun, 0, len(list))
 	for _, rec := range list {
-		rec, err := h.settleRun(r.Context(), b, rec)
+		rec, err := h.takeOver(r.Context(), b, rec)
 		switch {
 		case err == nil:
 			runs = append(runs, b.present(rec))
@@ -112,18 +170,25 @@ func (h *Handler) listRuns(w http.ResponseWriter, r *http.Request, p *Principal)
 			return err
 		}
 	}
-	return h.send(w, http.StatusOK, map[string][]Run{"runs": runs})
+	return h.send(w, http.StatusOK, map[string][]presentRun{"runs": runs})
 }
 
-// present is a run's record as it is now, if it goes on here.
-func (b *box) present(rec *Run) Run {
+// presentRun is a run as clients read it.
+type presentRun struct {
+	Run
+	// Questions are those of Claude that wait for an answer.
+	Questions []Question `json:"questions,omitempty"`
+}
+
+// present is a run as it is now, if this server looks after it.
+func (b *box) present(rec *Run) presentRun {
 	if live := b.run(rec.ID); live != nil {
-		return live.record()
+		return presentRun{live.record(), live.asked.list()}
 	}
-	return *rec
+	return presentRun{Run: *rec}
 }
 
-// findRun gives a run of an account; live is nil when it is not of this process.
+// findRun gives a run of an account; live is nil when this server does not look after it.
 func (h *Handler) findRun(r *http.Request, p *Principal) (rec *Run, live *run, err error) {
 	_, b, err := h.find(r.Context(), p.Account, r.PathValue("id"))
 	if err != nil {
@@ -132,22 +197,18 @@ func (h *Handler) findRun(r *http.Request, p *Principal) (rec *Run, live *run, e
 	if rec, err = h.store.Run(r.Context(), p.Account, b.id, r.PathValue("run")); err != nil {
 		return nil, nil, err
 	}
-	if rec, err = h.settleRun(r.Context(), b, rec); err != nil {
+	if rec, err = h.takeOver(r.Context(), b, rec); err != nil {
 		return nil, nil, err
 	}
 	return rec, b.run(rec.ID), nil
 }
 
 func (h *Handler) getRun(w http.ResponseWriter, r *http.Request, p *Principal) error {
-	rec, live, err := h.findRun(r, p)
+	rec, _, err := h.findRun(r, p)
 	if err != nil {
 		return err
 	}
-	now := *rec
-	if live != nil {
-		now = live.record()
-	}
-	return h.send(w, http.StatusOK, now)
+	return h.send(w, http.StatusOK, h.box(rec.Account, rec.SandboxID).present(rec))
 }
 
 func (h *Handler) followRun(w http.ResponseWriter, r *http.Request, p *Principal) error {
@@ -159,6 +220,9 @@ func (h *Handler) followRun(w http.ResponseWriter, r *http.Request, p *Principal
 	if err != nil {
 		return err
 	}
+	if live == nil && rec.State == StateRunning {
+		return h.streamRecord(w, r, h.box(rec.Account, rec.SandboxID), rec, after)
+	}
 	if live == nil {
 		live = h.past(rec, after)
 	}
@@ -167,21 +231,21 @@ func (h *Handler) followRun(w http.ResponseWriter, r *http.Request, p *Principal
 	case ended && after >= last:
 		w.WriteHeader(http.StatusNoContent)
 		return nil
-	case after > last:
+	case after > last && !live.taken: // else it will come that far again
 		return newProblem(http.StatusUnprocessableEntity, codeValidationFailed, "the run has not come that far").
 			field("after", fmt.Sprintf("use 0 to %d", last))
 	}
 	return h.streamRun(w, r, live, after)
 }
 
-// past stands for a run that this process has the record of only. The end of one
-// that was lost comes after whatever a follower has seen.
+// past stands for a run that has ended, of which this process has the record. The end of
+// one that was lost comes after whatever a follower has seen.
 func (h *Handler) past(rec *Run, after uint64) *run {
 	last := rec.Events
-	if rec.lost() {
-		last = after + 1
+	if rec.Error == errGone.Error() {
+		last = max(last, after+1)
 	}
-	log := eventlog.Past(last, "end", rec.endEvent())
+	log := eventlog.Past(last, "end", rec.endEvent(), h.older(rec.ID))
 	return &run{h: h, id: rec.ID, log: log, done: closedChan, rec: *rec}
 }
 
@@ -211,7 +275,7 @@ func (h *Handler) interruptRun(w http.ResponseWriter, r *http.Request, p *Princi
 	if err := decodeBody(body, nil); err != nil {
 		return err
 	}
-	_, live, err := h.findRun(r, p)
+	rec, live, err := h.findRun(r, p)
 	if err != nil {
 		return err
 	}
@@ -219,10 +283,18 @@ func (h *Handler) interruptRun(w http.ResponseWriter, r *http.Request, p *Princi
 	if err != nil {
 		return err
 	}
-	if prior == nil && live != nil {
+	var given *answer
+	defer func() { claim.settle(given) }()
+	switch {
+	case prior != nil:
+	case live != nil:
 		live.stop()
+	case rec.State == StateRunning:
+		if err := h.stopElsewhere(r.Context(), rec); err != nil {
+			return err
+		}
 	}
-	claim.settle(&answer{status: http.StatusAccepted})
+	given = &answer{status: http.StatusAccepted}
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }
@@ -245,13 +317,23 @@ func (h *Handler) retainRuns(ctx context.Context, b *box) {
 			continue
 		}
 		surplus--
-		if err := h.store.DeleteRun(ctx, b.account, b.id, rec.ID); err != nil {
+		if err := h.deleteRun(ctx, rec); err != nil {
 			h.log.Error("cannot forget a run", "run", rec.ID, "error", err)
 		}
 		if r := b.forgetRun(rec.ID); r != nil {
 			h.events.remove(r.log)
 		}
 	}
+}
+
+// deleteRun removes a run's record and then its log: what is left of the log alone is
+// found by nobody.
+func (h *Handler) deleteRun(ctx context.Context, rec *Run) error {
+	err := h.store.DeleteRun(ctx, rec.Account, rec.SandboxID, rec.ID)
+	if err == nil && h.config.Logs != nil {
+		err = h.config.Logs.Delete(ctx, rec.ID)
+	}
+	return err
 }
 
 // forgetRuns gives the memory of a sandbox's runs back.
@@ -262,37 +344,4 @@ func (h *Handler) forgetRuns(b *box) {
 		h.events.remove(r.log)
 	}
 	clear(b.runs)
-}
-
-// eventBudget bounds what the events of runs that have ended take together.
-type eventBudget struct {
-	limit int64
-
-	mu   sync.Mutex
-	logs []*eventlog.Log // oldest first
-	size int64
-}
-
-func (e *eventBudget) add(l *eventlog.Log) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.logs = append(e.logs, l)
-	e.size += l.Size()
-	trimmed := 0
-	for e.size > e.limit && trimmed < len(e.logs) {
-		before := e.logs[trimmed].Size()
-		e.logs[trimmed].Trim()
-		e.size -= before
-		trimmed++
-	}
-	e.logs = slices.Delete(e.logs, 0, trimmed)
-}
-
-func (e *eventBudget) remove(l *eventlog.Log) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if i := slices.Index(e.logs, l); i >= 0 {
-		e.size -= l.Size()
-		e.logs = slices.Delete(e.logs, i, i+1)
-	}
 }

@@ -33,7 +33,7 @@ func TestCreateListGetDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	box := s.ask(200, "GET", at.Path, "")
-	for field, want := range map[string]any{"name": "my-box", "state": "running", "isolated": true} {
+	for field, want := range map[string]any{"name": "my-box", "state": "running", "isolated": false} {
 		if box[field] != want {
 			t.Errorf("%s is %v", field, box[field])
 		}

@@ -249,7 +249,7 @@ func (f *feed) next() (event, error) {
 	}
 }
 
-// must reads an event that is no heartbeat.
+// must reads an event that is no heartbeat, and not the CLI's answer to this server.
 func (f *feed) must() event {
 	f.t.Helper()
 	for {
@@ -257,7 +257,7 @@ func (f *feed) must() event {
 		if err != nil {
 			f.t.Fatalf("the stream ended: %v", err)
 		}
-		if e.name != "heartbeat" {
+		if e.name != "heartbeat" && e.name != "control" {
 			return e
 		}
 	}

@@ -36,11 +36,14 @@ func (h *Handler) start(name string, fn func()) error {
 	return nil
 }
 
-// Shutdown ends the handler. New work is refused with 503 from now on; what
-// goes on goes on to its end, and those who follow it get all of it. When ctx
-// ends first, runs, creations and deletions are cancelled, and what follows a run
-// is told so; the error is then ctx's. Sandboxes go on in every case, and a
-// handler made later finds them again.
+// Shutdown ends the handler. New work is refused with 503 from now on. With a
+// Config.Store it lets go of the runs at once: they go on in their sandboxes, those who
+// follow them get an event "reconnect", and the next server goes on with them. Without
+// one they go on to their end, and those who follow get all of it.
+//
+// When ctx ends before all else has, creations and deletions are cancelled, and runs that
+// this handler has not let go of; the error is then ctx's. Sandboxes go on in every case,
+// and a handler made later finds them again.
 //
 // Call it before http.Server.Shutdown, which waits for streams. Calling it again
 // waits again.
@@ -48,6 +51,9 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	h.closing = true
 	h.mu.Unlock()
+	if h.durable {
+		h.leave()
+	}
 	done := make(chan struct{})
 	go func() {
 		h.work.Wait()
@@ -69,6 +75,7 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 			return errors.Join(err, fmt.Errorf("sandboxhttp: work has not ended %v after it was cancelled", shutdownGrace))
 		}
 	}
+	h.leave()
 	return errors.Join(err, h.letGo())
 }
 

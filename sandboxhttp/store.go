@@ -60,6 +60,8 @@ type Run struct {
 	Error     string    `json:"error,omitempty"`
 
 	Account string `json:"-"` // whose it is
+	// Request is what was asked for, as JSON, so that another server can begin the run.
+	Request string `json:"-"`
 }
 
 // The states of sandboxes and runs.
@@ -72,7 +74,7 @@ const (
 // Store keeps the records of sandboxes and runs: MemoryStore, those of package
 // sqlstore, or another that package storetest accepts.
 //
-// Every method is about one account's records: what is another's is as if it were
+// Every method but RunningRuns is about one account's records: what is another's is as if it were
 // not there, and matches ErrNotFound. Records given and returned are the receiver's
 // own. Texts are UTF-8 of any length and may have any character in them; ids and
 // accounts are compared byte by byte. Times are kept to the microsecond at least, and
@@ -98,6 +100,10 @@ type Store interface {
 	Runs(ctx context.Context, account, sandboxID string) ([]*Run, error)
 	// DeleteRun removes a record; none is no error.
 	DeleteRun(ctx context.Context, account, sandboxID, id string) error
+	// RunningRuns lists the runs of all accounts whose State is StateRunning, oldest
+	// first, as Runs orders them: those that a server looks for which takes over what
+	// another has left.
+	RunningRuns(ctx context.Context) ([]*Run, error)
 }
 
 // Query narrows a list of sandboxes. The zero value matches all.
@@ -251,10 +257,35 @@ func (m *MemoryStore) Runs(ctx context.Context, account, sandboxID string) ([]*R
 	for _, r := range have.runs {
 		list = append(list, &r)
 	}
+	sortRuns(list)
+	return list, nil
+}
+
+// RunningRuns implements Store.
+func (m *MemoryStore) RunningRuns(ctx context.Context) ([]*Run, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*Run
+	for _, boxes := range m.accounts {
+		for _, have := range boxes {
+			for _, r := range have.runs {
+				if r.State == StateRunning {
+					list = append(list, &r)
+				}
+			}
+		}
+	}
+	sortRuns(list)
+	return list, nil
+}
+
+func sortRuns(list []*Run) {
 	slices.SortFunc(list, func(a, b *Run) int {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 	})
-	return list, nil
 }
 
 // DeleteRun implements Store.

@@ -15,8 +15,9 @@
 //
 //	go run ./examples/server -driver modal
 //
-// The records of sandboxes and runs are in a file below -data, and survive the
-// process. With -database they are in PostgreSQL:
+// The records of sandboxes and runs, and what Claude wrote, are in files below -data, and
+// runs survive the process: the next server goes on with them. With -database they are in
+// PostgreSQL, where several servers can share them:
 //
 //	VIVARIUM_DATABASE_URL=postgres://user:password@host/name go run ./examples/server
 package main
@@ -46,8 +47,8 @@ import (
 // account is whose everything is: this server has one.
 const account = "local"
 
-// shutdownTime is how long runs may go on after a signal; a second one ends
-// the process at once.
+// shutdownTime is how long creations and deletions may go on after a signal; a second
+// one ends the process at once.
 const shutdownTime = 20 * time.Second
 
 func main() {
@@ -73,7 +74,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*settin
 	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "`HOST:PORT` to serve on; port 0 picks one")
 	flags.StringVar(&s.data, "data", "", "`DIR` for sandboxes, volumes and records (default: vivarium in the user's cache directory)")
 	flags.StringVar(&s.token, "token", "", "what clients must send as a bearer `TOKEN` (default: VIVARIUM_TOKEN, which other users of this machine cannot see)")
-	flags.StringVar(&s.database, "database", "", "`URL` of the PostgreSQL database for records, postgres://… (default: VIVARIUM_DATABASE_URL, which other users of this machine cannot see; without that a file below -data)")
+	flags.StringVar(&s.database, "database", "", "`URL` of the PostgreSQL database for records and logs, postgres://… (default: VIVARIUM_DATABASE_URL, which other users of this machine cannot see; without that files below -data)")
 	flags.StringVar(&s.driver, "driver", "local", "where sandboxes run: `local or modal`")
 	flags.StringVar(&s.image, "image", "", "with -driver modal, an `IMAGE` that has Claude Code, and node or python3 (default: node:22-slim, in which Modal installs it)")
 	if err := flags.Parse(args); err != nil {
@@ -159,6 +160,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		Claude:  &claude.Options{Endpoint: api.Endpoint, PermissionMode: claude.PermissionBypass},
 		Volumes: volumes.open,
 		Store:   store,
+		Logs:    store.logs,
 		Logger:  logger,
 	})
 	if err != nil {
@@ -199,12 +201,12 @@ func serve(ctx context.Context, l net.Listener, mux http.Handler, handler *sandb
 		return err
 	case <-ctx.Done():
 	}
-	fmt.Fprintln(stdout, "Ending: runs may finish. Sandboxes live on until their time is over; a new server finds them.")
+	fmt.Fprintln(stdout, "Ending. Sandboxes and runs live on until their time is over; a new server goes on with them.")
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer stop()
 	err := handler.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = nil // runs that were too long are cancelled, as said
+		err = nil // what took too long is cancelled, as said
 	}
 	return errors.Join(err, srv.Shutdown(ctx))
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -51,9 +53,9 @@ func keepsRecords(t *testing.T, env map[string]string) {
 	if r["end"] != "completed" || r["prompt"] != "write kept.txt: \x00 and more" {
 		t.Errorf("the run is %v", r)
 	}
-	_, end := s.follow(t, "/sandbox/"+id+"/runs/"+r["id"].(string)+"/events")
-	if end["end"] != "completed" {
-		t.Errorf("its last event is %v", end)
+	lines, end := s.follow(t, "/sandbox/"+id+"/runs/"+r["id"].(string)+"/events")
+	if end["end"] != "completed" || len(lines) < 3 {
+		t.Errorf("its last event is %v after %d lines", end, len(lines))
 	}
 }
 
@@ -68,8 +70,8 @@ func (s *server) onlyRun(t *testing.T, sandbox string) map[string]any {
 	return r
 }
 
-// A run that went on when the server was killed has ended, for the next server; the
-// sandbox goes on. What had ended before is in SQLite as it was.
+// A run that goes on when the server is killed goes on at the next server, and who
+// followed it misses nothing. What had ended before is as it was.
 func TestServerKilled(t *testing.T) {
 	cli := clitest.CLI(t)
 	sandboxtest.New(t, nil) // skips where there is no isolation
@@ -95,11 +97,9 @@ func TestServerKilled(t *testing.T) {
 	killed.run(t, over, `{"prompt":"run: echo one"}`)
 	killed.do(t, "DELETE", "/sandbox/"+over, "", http.StatusOK)
 	id, _ := killed.object(t, "POST", "/sandbox", `{}`, http.StatusCreated)["id"].(string)
-	resp := killed.do(t, "POST", "/sandbox/"+id+"/claude", `{"prompt":"run: sleep 1000"}`, http.StatusOK)
+	resp := killed.do(t, "POST", "/sandbox/"+id+"/claude", `{"prompt":"run: echo on >>log\nrun: while [ ! -e go ]; do sleep 0.1; done\nrun: cat log"}`, http.StatusOK)
 	run := resp.Header.Get("Vivarium-Run")
-	if _, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil { // it has begun
-		t.Fatal(err)
-	}
+	seen := upTo(t, resp.Body, "while [ ! -e go ]")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -112,14 +112,37 @@ func TestServerKilled(t *testing.T) {
 	if got := s.object(t, "GET", "/sandbox/"+over, "", http.StatusOK); got["end"] != "cancelled" {
 		t.Errorf("the sandbox that had ended is %v", got)
 	}
-	got := s.object(t, "GET", "/sandbox/"+id+"/runs/"+run, "", http.StatusOK)
-	if got["state"] != "ended" || got["end"] != "unknown" || got["ended_at"] == nil {
+	if got := s.object(t, "GET", "/sandbox/"+id+"/runs/"+run, "", http.StatusOK); got["state"] != "running" {
 		t.Errorf("the run is %v", got)
+	}
+	s.run(t, id, `{"prompt":"run: touch go"}`)
+	rest, end := s.follow(t, fmt.Sprintf("/sandbox/%s/runs/%s/events?after=%d", id, run, seen))
+	if said := strings.Join(rest, "\n"); end["end"] != "completed" || strings.Count(said, `"content":"on`) != 1 {
+		t.Errorf("it ended with %v after\n%s", end, said)
+	}
+	whole, end := s.follow(t, "/sandbox/"+id+"/runs/"+run+"/events")
+	if end["end"] != "completed" || strings.Count(strings.Join(whole, "\n"), `"subtype":"init"`) != 1 {
+		t.Errorf("all of it ended with %v after\n%s", end, strings.Join(whole, "\n"))
 	}
 	if _, end := s.run(t, id, `{"prompt":"run: echo again"}`); end["end"] != "completed" {
 		t.Errorf("the next run ended with %v", end)
 	}
 	s.do(t, "DELETE", "/sandbox/"+id, "", http.StatusOK)
+}
+
+// upTo reads events until one has a text, and gives its id.
+func upTo(t *testing.T, events io.Reader, text string) (id int) {
+	t.Helper()
+	lines := bufio.NewReader(events)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscanf(line, "id: %d", &id); err != nil && strings.Contains(line, text) {
+			return id
+		}
+	}
 }
 
 const secret = "p@ss/w:rd?=%"

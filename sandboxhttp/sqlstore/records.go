@@ -49,6 +49,7 @@ type runRecord struct {
 	Error     string    `json:"error,omitempty"`
 
 	Account string `json:"-"` // a column
+	Request string `json:"request,omitempty"`
 }
 
 func encodeSandbox(s *sandboxhttp.Sandbox) ([]byte, error) {

@@ -18,12 +18,16 @@ func (s *Store) SaveRun(ctx context.Context, rec *sandboxhttp.Run) error {
 	if s.dialect == PostgreSQL {
 		lock = "FOR KEY SHARE" // a deletion of the sandbox comes before or after, not between
 	}
+	running := int64(0)
+	if rec.State == sandboxhttp.StateRunning {
+		running = 1
+	}
 	saved, err := s.exec(ctx, "save run", `
-		INSERT INTO vivarium_runs (account, sandbox_id, id, started_at, record)
-			SELECT account, id, ?, ?, ? FROM vivarium_sandboxes WHERE account = ? AND id = ? `+lock+`
+		INSERT INTO vivarium_runs (account, sandbox_id, id, started_at, running, record)
+			SELECT account, id, ?, ?, ?, ? FROM vivarium_sandboxes WHERE account = ? AND id = ? `+lock+`
 		ON CONFLICT (account, sandbox_id, id) DO UPDATE SET
-			started_at = excluded.started_at, record = excluded.record`,
-		[]byte(rec.ID), nanoseconds(rec.StartedAt), data, []byte(rec.Account), []byte(rec.SandboxID))
+			started_at = excluded.started_at, running = excluded.running, record = excluded.record`,
+		[]byte(rec.ID), nanoseconds(rec.StartedAt), running, data, []byte(rec.Account), []byte(rec.SandboxID))
 	if err == nil && saved == 0 {
 		return sandboxhttp.ErrNotFound
 	}
@@ -75,6 +79,29 @@ func (s *Store) Runs(ctx context.Context, account, sandboxID string) ([]*sandbox
 	if err == nil && !found {
 		err = sandboxhttp.ErrNotFound
 	}
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// RunningRuns implements sandboxhttp.Store.
+func (s *Store) RunningRuns(ctx context.Context) ([]*sandboxhttp.Run, error) {
+	list := []*sandboxhttp.Run{}
+	scan := func(rows *sql.Rows) error {
+		var account, sandboxID, id, data []byte
+		if err := rows.Scan(&account, &sandboxID, &id, &data); err != nil {
+			return err
+		}
+		rec, err := decodeRun(string(account), string(sandboxID), string(id), data)
+		if err != nil {
+			return fmt.Errorf("the record of run %q: %w", id, err)
+		}
+		list = append(list, rec)
+		return nil
+	}
+	err := s.query(ctx, "list running runs", scan,
+		"SELECT account, sandbox_id, id, record FROM vivarium_runs WHERE running = 1 ORDER BY started_at, id")
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,43 @@ func runsOldestFirst(t *testing.T, s sandboxhttp.Store) {
 	wantRuns(t, s, "acme", "sb", "old", "B", "a", "b", "new")
 }
 
+// runningRuns lists the runs of all accounts that have not ended, as they are.
+func runningRuns(t *testing.T, s sandboxhttp.Store) {
+	want := func(ids ...string) {
+		t.Helper()
+		list, err := s.RunningRuns(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []string{}
+		for _, rec := range list {
+			got = append(got, rec.Account+" "+rec.SandboxID+" "+rec.ID)
+			wantRun(t, s, rec)
+		}
+		if !slices.Equal(got, ids) {
+			t.Errorf("running: %q, want %q", got, ids)
+		}
+	}
+	want()
+	save(t, s, box("acme", "sb", 0), box("acme", "sb-2", 0), box("globex", "sb", 0))
+	ended := run("acme", "sb", "ended", 0)
+	ended.State = sandboxhttp.StateEnded
+	saveRuns(t, s, ended, run("acme", "sb-2", "b", 2), run("globex", "sb", "c", 1), run("acme", "sb", "a", 2))
+	want("globex sb c", "acme sb a", "acme sb-2 b")
+	over := run("globex", "sb", "c", 1)
+	over.State = sandboxhttp.StateEnded
+	saveRuns(t, s, over)
+	want("acme sb a", "acme sb-2 b")
+	if err := s.DeleteSandbox(t.Context(), "acme", "sb-2"); err != nil {
+		t.Fatal(err)
+	}
+	want("acme sb a")
+	if err := s.DeleteRun(t.Context(), "acme", "sb", "a"); err != nil {
+		t.Fatal(err)
+	}
+	want()
+}
+
 // pages reads a list to its end, as a client does. between is called after each page.
 func pages(t *testing.T, s sandboxhttp.Store, q sandboxhttp.Query, between func(page int)) []string {
 	t.Helper()

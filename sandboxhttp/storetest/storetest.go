@@ -22,7 +22,7 @@ func Exercise(t *testing.T, open func(t *testing.T) sandboxhttp.Store) {
 	tests := map[string]func(*testing.T, sandboxhttp.Store){
 		"SandboxFields": sandboxFields, "RunFields": runFields, "Maps": nilAndEmptyMaps,
 		"Replace": replace, "Accounts": accounts, "Absent": absent, "OwnRecords": ownRecords,
-		"NewestFirst": newestFirst, "RunsOldestFirst": runsOldestFirst, "Queries": queries, "PagesOfAChangingList": changingPages,
+		"NewestFirst": newestFirst, "RunsOldestFirst": runsOldestFirst, "RunningRuns": runningRuns, "Queries": queries, "PagesOfAChangingList": changingPages,
 		"Cascade": cascade, "OddTexts": oddTexts, "OddIDs": oddIDs, "LongTexts": longTexts,
 		"EndedContexts": endedContexts, "Concurrent": concurrent, "SaveAgainstDelete": saveAgainstDelete,
 	}
@@ -172,5 +172,9 @@ func calls(account string) map[string]func(context.Context, sandboxhttp.Store) e
 			return err
 		},
 		"DeleteRun": func(ctx context.Context, s sandboxhttp.Store) error { return s.DeleteRun(ctx, account, "sb", "run") },
+		"RunningRuns": func(ctx context.Context, s sandboxhttp.Store) error {
+			_, err := s.RunningRuns(ctx)
+			return err
+		},
 	}
 }

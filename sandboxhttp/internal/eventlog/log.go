@@ -4,6 +4,8 @@ package eventlog
 
 import (
 	"bytes"
+	"context"
+	"iter"
 	"sort"
 	"strconv"
 	"sync"
@@ -22,8 +24,21 @@ type Log struct {
 	size   int64    // what the chunks take
 	last   uint64   // number of the newest event
 	ended  bool
+	left   bool          // it goes on elsewhere
 	wake   chan struct{} // closed at the next change; nil while nobody waits
+	older  Older
 }
+
+// Event is one of a log.
+type Event struct {
+	ID   uint64
+	Name string // empty: "message"
+	Data []byte
+}
+
+// Older gives the events from number from to number to, in order, which a log no
+// longer holds.
+type Older func(ctx context.Context, from, to uint64) iter.Seq2[Event, error]
 
 // chunk is a piece of memory with whole frames, back to back. What is written is
 // never changed or moved, so that followers send it without holding the lock.
@@ -41,6 +56,12 @@ const (
 // New returns an empty log that holds about limit bytes of frames: the newest
 // event always, and older ones as long as they fit.
 func New(limit int64) *Log { return &Log{limit: limit} }
+
+// NewAt is New for a log whose first events, up to that of number last, are older's to
+// give, as are those that it will no longer hold. A nil older has none.
+func NewAt(limit int64, last uint64, older Older) *Log {
+	return &Log{limit: limit, last: last, older: older}
+}
 
 // NewPlain is New for a log whose frames carry no ids.
 func NewPlain(limit int64) *Log { return &Log{limit: limit, plain: true} }
@@ -60,6 +81,17 @@ func (l *Log) Append(name string, data []byte) uint64 {
 	return l.last
 }
 
+// Leave ends the log here: it goes on elsewhere. Who follows it is told to connect
+// again. It takes nothing more.
+func (l *Log) Leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.ended, l.left = true, true
+		l.notify()
+	}
+}
+
 // End adds the last event, as Append does. Further calls do nothing.
 func (l *Log) End(name string, data []byte) uint64 {
 	l.mu.Lock()
@@ -74,21 +106,33 @@ func (l *Log) End(name string, data []byte) uint64 {
 }
 
 func (l *Log) append(name string, data []byte) {
+	l.last++
+	need := frameSize(name, data)
+	c := l.room(need)
+	if l.plain {
+		c.buf = AppendFrame(c.buf, name, data)
+	} else {
+		c.buf = appendNumbered(c.buf, l.last, name, data)
+	}
+	c.ends = append(c.ends, len(c.buf))
+}
+
+// frameSize is how many bytes a frame takes at most.
+func frameSize(name string, data []byte) int {
 	breaks := 0
 	if lineBreak(data) >= 0 {
 		breaks = bytes.Count(data, []byte{'\r'}) + bytes.Count(data, []byte{'\n'})
 	}
 	// "id: " and a number, "event: ", "data: " for each line, and the line ends.
-	need := 25 + 8 + len(name) + (1+breaks)*7 + len(data) + 1
-	l.last++
-	c := l.room(need)
-	if !l.plain {
-		c.buf = append(c.buf, "id: "...)
-		c.buf = strconv.AppendUint(c.buf, l.last, 10)
-		c.buf = append(c.buf, '\n')
-	}
-	c.buf = AppendFrame(c.buf, name, data)
-	c.ends = append(c.ends, len(c.buf))
+	return 25 + 8 + len(name) + (1+breaks)*7 + len(data) + 1
+}
+
+// appendNumbered appends an event with its id to dst.
+func appendNumbered(dst []byte, id uint64, name string, data []byte) []byte {
+	dst = append(dst, "id: "...)
+	dst = strconv.AppendUint(dst, id, 10)
+	dst = append(dst, '\n')
+	return AppendFrame(dst, name, data)
 }
 
 // room gives a chunk that a frame of need bytes fits into, and lets go of what
@@ -135,9 +179,9 @@ type Batch struct {
 	// From and To are the events in between that are no longer held; 0 when
 	// none are missing.
 	From, To uint64
-	// Done says that nothing comes after Last.
-	Done bool
-	// Wake is closed when there is more. Nil when there are Frames or it is Done.
+	// Done says that nothing comes after Last, and Left that it would come elsewhere.
+	Done, Left bool
+	// Wake is closed when there is more. Nil when there are Frames, a gap, or it is Done.
 	Wake <-chan struct{}
 }
 
@@ -147,7 +191,11 @@ func (l *Log) After(id uint64) Batch {
 	defer l.mu.Unlock()
 	if id >= l.last {
 		if l.ended {
-			return Batch{Last: id, Done: true}
+			b := Batch{Last: id, Done: true, Left: l.left}
+			if id > l.last && !l.left {
+				b.Frames = l.lastFrame() // it ended before what its reader had seen elsewhere
+			}
+			return b
 		}
 		if l.wake == nil {
 			l.wake = make(chan struct{})
@@ -155,9 +203,17 @@ func (l *Log) After(id uint64) Batch {
 		return Batch{Last: id, Wake: l.wake}
 	}
 	var b Batch
-	if held := l.chunks[0].first; id+1 < held {
+	held := l.last + 1
+	if len(l.chunks) > 0 {
+		held = l.chunks[0].first
+	}
+	if id+1 < held {
 		b.From, b.To = id+1, held-1
 		id = held - 1
+	}
+	if id == l.last { // all that there is is older
+		b.Last, b.Done, b.Left = id, l.ended, l.left
+		return b
 	}
 	i := sort.Search(len(l.chunks), func(i int) bool { return l.chunks[i].first > id+1 }) - 1
 	c := l.chunks[i]
@@ -167,16 +223,16 @@ func (l *Log) After(id uint64) Batch {
 	}
 	b.Frames = c.buf[start:len(c.buf):len(c.buf)]
 	b.Last = c.first + uint64(len(c.ends)) - 1
-	b.Done = l.ended && b.Last == l.last
+	b.Done, b.Left = l.ended && b.Last == l.last, l.left
 	return b
 }
 
 // Last is the number of the newest event, 0 when there is none, and whether the
-// log has ended.
+// log has ended, and was not left.
 func (l *Log) Last() (id uint64, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.last, l.ended
+	return l.last, l.ended && !l.left
 }
 
 // Size is how many bytes the log holds.
@@ -193,14 +249,22 @@ func (l *Log) Trim() {
 	if !l.ended || len(l.chunks) == 0 {
 		return
 	}
+	frame := bytes.Clone(l.lastFrame())
+	l.chunks = []*chunk{{first: l.last, buf: frame, ends: []int{len(frame)}}}
+	l.size = int64(cap(frame))
+}
+
+// lastFrame is the newest event's. The caller holds mu.
+func (l *Log) lastFrame() []byte {
+	if len(l.chunks) == 0 {
+		return nil
+	}
 	c := l.chunks[len(l.chunks)-1]
 	start := 0
 	if n := len(c.ends); n > 1 {
 		start = c.ends[n-2]
 	}
-	frame := bytes.Clone(c.buf[start:])
-	l.chunks = []*chunk{{first: l.last, buf: frame, ends: []int{len(frame)}}}
-	l.size = int64(cap(frame))
+	return c.buf[start:len(c.buf):len(c.buf)]
 }
 
 // AppendFrame appends an event without an id to dst.
@@ -240,9 +304,9 @@ func lineBreak(data []byte) int {
 }
 
 // Past returns a log that has ended at the event of that number, and holds
-// nothing else. A number below 1 counts as 1.
-func Past(id uint64, name string, data []byte) *Log {
-	l := &Log{limit: int64(len(data)), last: max(id, 1) - 1}
+// nothing else: the ones before are older's to give. A number below 1 counts as 1.
+func Past(id uint64, name string, data []byte, older Older) *Log {
+	l := NewAt(int64(len(data)), max(id, 1)-1, older)
 	l.End(name, data)
 	return l
 }

@@ -105,6 +105,9 @@ func TestEventsComeOnceAndInOrderFromAnyPoint(t *testing.T) {
 	}
 	for _, after := range []uint64{0, 1, 17, n / 2, n - 2, n - 1, n, n + 5} {
 		events, gaps, done := rest(t, l, after)
+		if after > n && len(events) == 1 && events[0].name == "end" {
+			continue // who has seen more elsewhere is told the end
+		}
 		if !done || gaps != nil || len(events) != max(0, n-int(after)) {
 			t.Fatalf("after %d: %d events, gaps %v, done %v", after, len(events), gaps, done)
 		}
@@ -172,12 +175,12 @@ func TestTrimKeepsTheLastEvent(t *testing.T) {
 }
 
 func TestPast(t *testing.T) {
-	l := eventlog.Past(12, "end", []byte("{}"))
+	l := eventlog.Past(12, "end", []byte("{}"), nil)
 	events, gaps, done := rest(t, l, 0)
 	if !done || len(events) != 1 || events[0].id != 12 || len(gaps) != 1 || gaps[0] != [2]uint64{1, 11} {
 		t.Errorf("events %v, gaps %v, done %v", events, gaps, done)
 	}
-	if events, gaps, _ := rest(t, eventlog.Past(0, "end", nil), 0); len(events) != 1 || events[0].id != 1 || gaps != nil {
+	if events, gaps, _ := rest(t, eventlog.Past(0, "end", nil, nil), 0); len(events) != 1 || events[0].id != 1 || gaps != nil {
 		t.Errorf("of none: events %v, gaps %v", events, gaps)
 	}
 }

@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,10 +26,12 @@ const (
 var (
 	heartbeat = []byte("event: heartbeat\ndata: {}\n\n")
 	done      = []byte("data: [DONE]\n\n")
+	reconnect = []byte("event: reconnect\ndata: {}\n\n")
 )
 
 // Serve answers a request with what follows an event of the log, as it comes,
-// until the log has ended, which it marks with "[DONE]", or the client is gone.
+// until the log has ended, which it marks with "[DONE]", or the client is gone. A
+// log that was left ends with an event "reconnect" instead.
 //
 // When the response cannot be flushed it returns an error that matches
 // http.ErrNotSupported, and nothing has been written. After any other error
@@ -43,11 +46,11 @@ func (t Timing) Serve(w http.ResponseWriter, r *http.Request, l *Log, after uint
 	for {
 		b := l.After(after)
 		after = b.Last
-		if err := s.batch(b); err != nil {
+		if err := s.batch(r.Context(), l, b); err != nil {
 			return err
 		}
 		if b.Done {
-			return s.finish()
+			return s.finish(b.Left)
 		}
 		if b.Wake == nil {
 			continue
@@ -106,9 +109,9 @@ func (t Timing) start(w http.ResponseWriter) (*stream, error) {
 	return s, nil
 }
 
-func (s *stream) batch(b Batch) error {
+func (s *stream) batch(ctx context.Context, l *Log, b Batch) error {
 	if b.From != 0 {
-		if err := s.write(AppendFrame(nil, "gap", fmt.Appendf(nil, `{"from":%d,"to":%d}`, b.From, b.To))); err != nil {
+		if err := s.older(ctx, l, b.From, b.To); err != nil {
 			return err
 		}
 	}
@@ -116,6 +119,37 @@ func (s *stream) batch(b Batch) error {
 		return nil
 	}
 	return s.write(b.Frames)
+}
+
+// older sends what the log does not hold any more, and says what of it is not to be had.
+func (s *stream) older(ctx context.Context, l *Log, from, to uint64) error {
+	var frames []byte
+	if l.older != nil {
+		for e, err := range l.older(ctx, from, to) {
+			if err != nil || e.ID != from {
+				break
+			}
+			frames = appendNumbered(frames, e.ID, e.Name, e.Data)
+			from++
+			if len(frames) < maxChunk && from <= to {
+				continue
+			}
+			if err := s.write(frames); err != nil {
+				return err
+			}
+			frames = frames[:0]
+		}
+		if err := context.Cause(ctx); err != nil { // nobody is there to be told of a gap
+			return err
+		}
+	}
+	if from <= to {
+		frames = AppendFrame(frames, "gap", fmt.Appendf(nil, `{"from":%d,"to":%d}`, from, to))
+	}
+	if len(frames) == 0 {
+		return nil
+	}
+	return s.write(frames)
 }
 
 func (s *stream) write(p []byte) error {
@@ -135,8 +169,12 @@ func (s *stream) flush() error {
 	return s.rc.Flush()
 }
 
-func (s *stream) finish() error {
-	if err := s.write(done); err != nil {
+func (s *stream) finish(left bool) error {
+	last := done
+	if left {
+		last = reconnect
+	}
+	if err := s.write(last); err != nil {
 		return err
 	}
 	return s.flush()

@@ -1,0 +1,253 @@
+package sandboxhttp_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vivarium-go/vivarium/claude/runlog"
+	"github.com/vivarium-go/vivarium/sandboxhttp"
+)
+
+// paced plays lines as a test lets it, and counts how often the CLI was started.
+type paced struct {
+	gate   chan struct{}
+	starts atomic.Int32
+}
+
+func newPaced() *paced { return &paced{gate: make(chan struct{})} }
+
+// play says "line N" for each value of the gate, and succeeds when that is closed.
+func (p *paced) play(pl *player) {
+	p.starts.Add(1)
+	for i := 1; ; i++ {
+		pl.say(fmt.Sprint("line ", i))
+		select {
+		case _, more := <-p.gate:
+			if !more {
+				pl.succeed()
+				return
+			}
+		case <-pl.interrupted:
+			pl.stopped()
+			return
+		case <-pl.ctx.Done():
+			return
+		}
+	}
+}
+
+// durable keeps records, and with logs also what was written.
+func durable(store sandboxhttp.Store, logs runlog.Store) func(*sandboxhttp.Config) {
+	return func(c *sandboxhttp.Config) { c.Store, c.Logs = store, logs }
+}
+
+// withAndWithoutLogs runs a test with logs and without.
+func withAndWithoutLogs(t *testing.T, test func(t *testing.T, logs runlog.Store)) {
+	t.Run("with logs", func(t *testing.T) {
+		logs, err := runlog.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, logs)
+	})
+	t.Run("without logs", func(t *testing.T) { test(t, nil) })
+}
+
+// shutdown lets go of all that goes on.
+func (s *server) shutdown() {
+	s.t.Helper()
+	if err := s.handler.Shutdown(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// A run goes on while no server is there, and the next one shows all of it, once.
+func TestRunsOutliveTheServer(t *testing.T) {
+	withAndWithoutLogs(t, func(t *testing.T, logs runlog.Store) {
+		cli := newPaced()
+		p, keep := newPlace(t, cli.play), durable(new(sandboxhttp.MemoryStore), logs)
+		first := serve(t, p, keep)
+		box := first.create("")
+		f := first.prompt(box, "go")
+		run := f.run(box)
+		seen := f.must()
+		first.shutdown()
+		if e, err := f.next(); err != nil || e.name != "reconnect" {
+			t.Fatalf("the stream of a server that ends: %+v, %v", e, err)
+		}
+		if e, err := f.next(); err != io.EOF {
+			t.Fatalf("after that: %+v, %v", e, err)
+		}
+		cli.gate <- struct{}{} // nobody is there
+
+		s := serve(t, p, keep)
+		g := s.follow("GET", run+"/events", "", "Last-Event-ID", fmt.Sprint(seen.id))
+		if e := g.must(); e.id != seen.id+1 || !strings.Contains(e.data, "line 2") {
+			t.Errorf("the first after the last that was seen: %+v", e)
+		}
+		if got := s.ask(200, "GET", run, ""); got["state"] != "running" || got["session_id"] == nil {
+			t.Errorf("the run is %v", got)
+		}
+		close(cli.gate)
+		if end := g.end(); end["end"] != "completed" {
+			t.Errorf("end %v", end)
+		}
+		for _, s := range []*server{s, serve(t, p, keep)} {
+			events := s.follow("GET", run+"/events", "").all()
+			if last := events[len(events)-1]; last.name != "end" || last.id != 5 || logs != nil && len(events) != 4 {
+				t.Errorf("all of it: %v", events)
+			}
+		}
+		if n := cli.starts.Load(); n != 1 {
+			t.Errorf("the CLI was started %d times", n)
+		}
+		if left := p.only().jobs(); len(left) > 0 {
+			t.Errorf("left in the sandbox: %q", left)
+		}
+	})
+}
+
+// A run whose record was written, and then its server killed, is begun by the next.
+func TestRunThatWasNotBegun(t *testing.T) {
+	for request, want := range map[string]string{`{"prompt":"2","model":"m"}`: "completed", "": "unknown"} {
+		p, store := newPlace(t, talk), new(sandboxhttp.MemoryStore)
+		box := serve(t, p, durable(store, nil)).create("")
+		rec := &sandboxhttp.Run{
+			ID: "run-1", SandboxID: strings.TrimPrefix(box, "/sandbox/"), Account: "acme", Prompt: "2",
+			State: sandboxhttp.StateRunning, Request: request,
+		}
+		if err := store.SaveRun(t.Context(), rec); err != nil {
+			t.Fatal(err)
+		}
+		s := serve(t, p, durable(store, nil))
+		if end := s.follow("GET", box+"/runs/run-1/events", "").end(); end["end"] != want {
+			t.Errorf("with the request %q: %v", request, end)
+		}
+	}
+}
+
+// The second of two servers with the same records and logs shows what the first one
+// looks after, interrupts it, and goes on with it when the first one is gone.
+func TestTwoServers(t *testing.T) {
+	dir, cli := t.TempDir(), newPaced()
+	open := func() runlog.Store { // as two processes have them
+		logs, err := runlog.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return logs
+	}
+	p, store := newPlace(t, cli.play), new(sandboxhttp.MemoryStore)
+	first, second := serve(t, p, durable(store, open())), serve(t, p, durable(store, open()))
+	box := first.create("")
+	f := first.prompt(box, "go")
+	f.must()
+	run := f.run(box)
+	var feeds []*feed
+	for range 3 {
+		feeds = append(feeds, second.follow("GET", run+"/events", ""))
+	}
+	for _, g := range feeds {
+		if e := g.must(); !strings.Contains(e.data, "line 1") {
+			t.Errorf("%+v", e)
+		}
+	}
+	if got := second.ask(200, "GET", run, ""); got["state"] != "running" {
+		t.Errorf("at the second: %v", got)
+	}
+	cli.gate <- struct{}{}
+	f.must()
+	for _, g := range feeds {
+		if e := g.must(); !strings.Contains(e.data, "line 2") {
+			t.Errorf("%+v", e)
+		}
+	}
+	first.shutdown()
+	until(t, "the second looks after it", func() bool {
+		return second.request("POST", run+"/interrupt", "").StatusCode == http.StatusAccepted
+	})
+	for _, g := range feeds {
+		if end := g.end(); end["end"] != "cancelled" {
+			t.Errorf("end %v", end)
+		}
+	}
+	if n := cli.starts.Load(); n != 1 {
+		t.Errorf("the CLI was started %d times", n)
+	}
+}
+
+// Who sends a prompt again with its key, because the server was gone, gets the same run.
+func TestSameKeyAfterARestart(t *testing.T) {
+	withAndWithoutLogs(t, func(t *testing.T, logs runlog.Store) {
+		cli := newPaced()
+		p, keep := newPlace(t, cli.play), durable(new(sandboxhttp.MemoryStore), logs)
+		first := serve(t, p, keep)
+		box := first.create("")
+		f := first.prompt(box, "go", "Idempotency-Key", "k")
+		f.must()
+		first.shutdown()
+		s := serve(t, p, keep)
+		g := s.prompt(box, "go", "Idempotency-Key", "k")
+		if g.run(box) != f.run(box) {
+			t.Errorf("the runs are %s and %s", f.run(box), g.run(box))
+		}
+		s.refused(422, "idempotency_mismatch", "POST", box+"/claude", `{"prompt":"other"}`, "Idempotency-Key", "k")
+		close(cli.gate)
+		if end := g.end(); end["end"] != "completed" || cli.starts.Load() != 1 {
+			t.Errorf("end %v, started %d times", end, cli.starts.Load())
+		}
+	})
+}
+
+// What is no longer in memory comes from the log: there is no gap.
+func TestNoGapWithLogs(t *testing.T) {
+	const n = 5000
+	logs, err := runlog.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, newPlace(t, talk), func(c *sandboxhttp.Config) {
+		durable(new(sandboxhttp.MemoryStore), logs)(c)
+		c.Limits.RunBytes, c.Limits.EventBytes = 64<<10, 1
+	})
+	box := s.create("")
+	f := s.prompt(box, fmt.Sprint(n))
+	f.close()
+	until(t, "the run's end", func() bool { return s.ask(200, "GET", f.run(box), "")["state"] == "ended" })
+	for _, after := range []int{0, 3, n} {
+		g := s.follow("GET", fmt.Sprintf("%s/events?after=%d", f.run(box), after), "")
+		for id := after + 1; id <= n+3; id++ {
+			if e, err := g.next(); err != nil || e.id != id {
+				t.Fatalf("after %d: event %d, %v, want %d", after, e.id, err, id)
+			}
+		}
+	}
+	s.ask(200, "DELETE", box, "")
+}
+
+// Shutdown without records waits for the runs, and with records does not: its context's
+// end changes nothing about them.
+func TestShutdownLetsGoAtOnce(t *testing.T) {
+	cli := newPaced()
+	p, keep := newPlace(t, cli.play), durable(new(sandboxhttp.MemoryStore), nil)
+	s := serve(t, p, keep)
+	box := s.create("")
+	f := s.prompt(box, "go")
+	f.must()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = s.handler.Shutdown(ctx) // may say that the context had ended
+	if got := s.ask(200, "GET", f.run(box), ""); got["state"] != "running" {
+		t.Errorf("the run is %v", got)
+	}
+	s.refused(503, "shutting_down", "GET", f.run(box)+"/events", "")
+	close(cli.gate)
+	if end := serve(t, p, keep).follow("GET", f.run(box)+"/events", "").end(); end["end"] != "completed" {
+		t.Errorf("end %v", end)
+	}
+}
