@@ -92,18 +92,20 @@ func (e *ExceededError) Error() string {
 }
 
 func (e *ExceededError) dayText() string {
-	amount, needs := e.Limit.amount, ""
-	if e.Need > 1 {
-		needs = ", this needs " + amount(e.Need)
-	}
-	text := "an account may use " + amount(max(0, e.Max)) + " a day"
+	amount, remedy := e.Limit.amount, "wait for that to end"
+	text := "an account may use " + amount(max(0, e.Max)) + " a day (used: " + amount(e.Used)
 	switch {
 	case e.Need > e.Max:
-		return text + needs + ": ask those who run this server for more"
+		remedy = "ask those who run this server for more"
 	case e.Used+e.Need > e.Max:
-		return text + ", " + amount(e.Used) + " is used" + needs + ": wait until 00:00 UTC, or ask those who run this server for more"
+		remedy = "wait until 00:00 UTC, or ask those who run this server for more"
+	default:
+		text += ", held by what goes on: " + amount(e.Held)
 	}
-	return text + ", " + amount(e.Used) + " is used, " + amount(e.Held) + " is held by what goes on" + needs + ": wait for that to end"
+	if e.Need > 1 {
+		text += ", needed: " + amount(e.Need)
+	}
+	return text + "): " + remedy
 }
 
 // amount writes an amount with its unit.
