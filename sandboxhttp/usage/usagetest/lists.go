@@ -93,6 +93,9 @@ func queries(t *testing.T, l pair) {
 	wantPages(t, l.one.Entries, usage.Query{
 		Account: "globex", From: day.Add(72 * time.Hour), After: usage.Position{Time: day.Add(73 * time.Hour), Account: "x", ID: "y"},
 	}, "84h0m0s globex  run-84")
+	wantPages(t, l.one.Entries, usage.Query{
+		Account: acme, From: day.Add(72 * time.Hour), After: usage.Position{Time: day.Add(time.Hour), Account: "x", ID: "y"},
+	}, "72h0m0s acme  run-72", "84h0m0s acme  run-84")
 	for _, wide := range []usage.Query{{}, {Account: "nobody"}, {Account: acme, To: time.Unix(0, 0)}, {Account: acme, From: time.Unix(1<<40, 0)}} {
 		wantPages(t, l.one.Places, wide)
 		wantPages(t, l.one.Days, wide)
