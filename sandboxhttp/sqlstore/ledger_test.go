@@ -2,6 +2,7 @@ package sqlstore_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -64,20 +65,9 @@ func TestLedgerAfterCrashes(t *testing.T) {
 	for i := range writers {
 		l := d.open(t).Ledger()
 		go func() {
-			failures := 0
-			for n := range each {
-				if n == each/3 {
-					half <- struct{}{}
-				}
-				e := usage.Entry{
-					Account: "acme", ID: fmt.Sprintf("run-%d-%d", i, n), Kind: usage.KindRun, Place: fmt.Sprint("run-", i),
-					Time: time.Unix(int64(n), 0), Amounts: usage.Amounts{Runs: 1, Cost: 3},
-				}
-				for l.Add(t.Context(), e) != nil && t.Context().Err() == nil {
-					failures++
-				}
-			}
-			failed <- failures
+			failures := addStubbornly(t.Context(), l, i, 0, each/3)
+			half <- struct{}{}
+			failed <- failures + addStubbornly(t.Context(), l, i, each/3, each)
 		}()
 	}
 	<-half
@@ -98,25 +88,28 @@ func TestLedgerAfterCrashes(t *testing.T) {
 	}
 }
 
+// addStubbornly adds a writer's entries until it is told that each is there, and gives
+// how often it was told otherwise.
+func addStubbornly(ctx context.Context, l usage.Ledger, writer, from, to int) (failures int) {
+	for n := from; n < to; n++ {
+		e := usage.Entry{
+			Account: "acme", ID: fmt.Sprintf("run-%d-%d", writer, n), Kind: usage.KindRun, Place: fmt.Sprint("run-", writer),
+			Time: time.Unix(int64(n), 0), Amounts: usage.Amounts{Runs: 1, Cost: 3},
+		}
+		for l.Add(ctx, e) != nil && ctx.Err() == nil {
+			failures++
+		}
+	}
+	return failures
+}
+
 // A call that is given up while another process holds the lock takes nothing, and spoils
 // nothing for the next one.
 func TestLedgerContextEndsWhileWaiting(t *testing.T) {
 	each(t, func(t *testing.T, d database) {
-		l, other := d.open(t).Ledger(), d.db(t)
-		conn, err := other.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := d.open(t).Ledger()
+		conn := holder(t, d)
 		defer conn.Close()
-		hold := []string{"BEGIN IMMEDIATE"}
-		if d.dialect == sqlstore.PostgreSQL {
-			hold = []string{"BEGIN", "LOCK TABLE vivarium_usage_places, vivarium_usage_entries"}
-		}
-		for _, statement := range hold {
-			if _, err := conn.ExecContext(t.Context(), statement); err != nil {
-				t.Fatal(err)
-			}
-		}
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer stop()
 		var wg sync.WaitGroup
@@ -144,6 +137,24 @@ func TestLedgerContextEndsWhileWaiting(t *testing.T) {
 			t.Errorf("places %v, %v; entries %v, %v", places, err, entries, entriesErr)
 		}
 	})
+}
+
+// holder gives a connection that holds the lock.
+func holder(t *testing.T, d database) *sql.Conn {
+	conn, err := d.db(t).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := []string{"BEGIN IMMEDIATE"}
+	if d.dialect == sqlstore.PostgreSQL {
+		hold = []string{"BEGIN", "LOCK TABLE vivarium_usage_places, vivarium_usage_entries"}
+	}
+	for _, statement := range hold {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conn
 }
 
 // Pages are read in the order of an index, from where the page before ended.

@@ -34,5 +34,6 @@
 // it was reached, and no other begins until the next day.
 //
 // An entry belongs to the day of its time, whole, although what it is about may have
-// begun the day before. What is held counts on the day on which it is asked for.
+// begun the day before. What a place holds counts on whatever day somebody asks for
+// another, as it may be used then.
 package usage

@@ -43,17 +43,13 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	days, err := ledger.Days(ctx, usage.Query{Account: "acme"})
-	if err != nil {
+	if err := usage.ExportEntries(ctx, os.Stdout, ledger, usage.JSONLines, usage.Query{Account: "acme"}); err != nil {
 		log.Fatal(err)
-	}
-	for _, day := range days {
-		fmt.Println(day.Date.Format(time.DateOnly), day.Amounts.ClaudeTime, day.Amounts.Cost)
 	}
 	// Output:
 	// the run may cost $5.00
 	// refused: an account may have 1 runs at once, and has 1: wait for one to end, or interrupt it
-	// 2026-03-04 1m35s $0.42
+	// {"time":"2026-03-04T12:00:00Z","account":"acme","id":"run-1","kind":"run","sandbox_id":"sb-1","run_id":"run-1","sandboxes":0,"runs":1,"claude_seconds":95,"cost_usd":0.42,"input_tokens":0,"output_tokens":0,"cache_read_tokens":0,"cache_write_tokens":0,"bytes_in":0,"bytes_out":0}
 }
 
 // A month's bill.

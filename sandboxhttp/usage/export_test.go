@@ -114,14 +114,19 @@ func TestExportFails(t *testing.T) {
 	}
 }
 
-// Everything but an entry's place is read as it was written, and CSV has every number
-// that JSON has.
-func TestJSON(t *testing.T) {
+// fullEntry has another value in every field that is exported.
+func fullEntry() usage.Entry {
 	e := usage.Entry{Account: "acme", ID: "id", Kind: "kind", SandboxID: "sb", RunID: "run", Time: time.Unix(1, 2).UTC()}
 	numbers := reflect.ValueOf(&e.Amounts).Elem()
 	for i := range numbers.NumField() {
 		numbers.Field(i).SetInt(int64(i+1) * 1_000_001)
 	}
+	return e
+}
+
+// Everything but an entry's place is read as it was written.
+func TestJSON(t *testing.T) {
+	e := fullEntry()
 	d := usage.Day{Date: usage.DayOf(e.Time), Account: "acme", Amounts: e.Amounts}
 	b := e.Amounts.Budget()
 	for _, v := range []any{&e, &d, &e.Amounts, &b} {
@@ -137,7 +142,11 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s was read as another:\n%s", text, diff)
 		}
 	}
-	l := new(usage.Memory)
+}
+
+// CSV has every number that JSON has.
+func TestCSV(t *testing.T) {
+	l, e := new(usage.Memory), fullEntry()
 	if err := l.Add(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
@@ -149,10 +158,29 @@ func TestJSON(t *testing.T) {
 	if err != nil || len(lines) != 2 {
 		t.Fatal(lines, err)
 	}
-	text, _ := json.Marshal(d)
+	text, err := json.Marshal(usage.Day{Date: usage.DayOf(e.Time), Account: "acme", Amounts: e.Amounts})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, column := range lines[0] {
 		if !slices.Contains(strings.FieldsFunc(string(text), func(r rune) bool { return strings.ContainsRune(`{}",:`, r) }), lines[1][i]) {
 			t.Errorf("column %s is %s, which is not in %s", column, lines[1][i], text)
+		}
+	}
+}
+
+// A limit that there is not is not in the JSON, where it would read as one of nothing.
+func TestQuotaJSON(t *testing.T) {
+	for want, q := range map[string]usage.Quota{
+		`{}`: {},
+		`{"sandboxes_at_once":20,"per_day":{"claude_seconds":5400,"cost_usd":12.5},"requests_per_second":0.5}`: {
+			SandboxesAtOnce: 20, PerDay: usage.Budget{ClaudeTime: 90 * time.Minute, Cost: usage.Dollars(12.5)}, RequestsPerSecond: 0.5,
+		},
+	} {
+		text, err := json.Marshal(q)
+		var again usage.Quota
+		if err != nil || string(text) != want || json.Unmarshal(text, &again) != nil || again != q {
+			t.Errorf("%+v was written as %s, %v, and read as %+v", q, text, err, again)
 		}
 	}
 }

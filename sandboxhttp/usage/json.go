@@ -107,17 +107,18 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// budgetJSON is Budget with the names of limits.
+// budgetJSON is Budget with the names of columns.
 type budgetJSON struct {
-	Sandboxes  int64    `json:"sandboxes"`
-	ClaudeTime seconds  `json:"claude_seconds"`
-	Cost       MicroUSD `json:"cost_usd"`
-	Tokens     int64    `json:"tokens"`
-	BytesIn    int64    `json:"bytes_in"`
-	BytesOut   int64    `json:"bytes_out"`
+	Sandboxes  int64    `json:"sandboxes,omitzero"`
+	ClaudeTime seconds  `json:"claude_seconds,omitzero"`
+	Cost       MicroUSD `json:"cost_usd,omitzero"`
+	Tokens     int64    `json:"tokens,omitzero"`
+	BytesIn    int64    `json:"bytes_in,omitzero"`
+	BytesOut   int64    `json:"bytes_out,omitzero"`
 }
 
-// MarshalJSON writes an object with time in seconds and money in dollars.
+// MarshalJSON writes an object with time in seconds and money in dollars. Fields that are
+// zero are left out.
 func (b Budget) MarshalJSON() ([]byte, error) {
 	return json.Marshal(budgetJSON{b.Sandboxes, seconds(b.ClaudeTime), b.Cost, b.Tokens, b.BytesIn, b.BytesOut})
 }

@@ -6,18 +6,20 @@ import (
 )
 
 // Quota is how much an account may use. A zero field is no limit, and a negative one
-// that nothing is allowed. The zero value limits nothing.
+// that nothing is allowed. The zero value limits nothing. In JSON a field that is no limit
+// is left out.
 type Quota struct {
 	// SandboxesAtOnce and RunsAtOnce are how many places of those kinds the account
 	// may have at the same time.
-	SandboxesAtOnce, RunsAtOnce int64
+	SandboxesAtOnce int64 `json:"sandboxes_at_once,omitzero"`
+	RunsAtOnce      int64 `json:"runs_at_once,omitzero"`
 	// PerDay is what it may use in a day of UTC.
-	PerDay Budget
+	PerDay Budget `json:"per_day,omitzero"`
 	// RequestsPerSecond is how many requests the account may send on average, and
 	// Burst how many at once: zero is as many as it may send in a second, and at
 	// least one. They are for a [Rate], which each server has for itself.
-	RequestsPerSecond float64
-	Burst             int
+	RequestsPerSecond float64 `json:"requests_per_second,omitzero"`
+	Burst             int     `json:"burst,omitzero"`
 }
 
 // Limit names one limit of a [Quota], for programs.

@@ -43,9 +43,18 @@ func TestReleaseGone(t *testing.T) {
 	if err != nil || len(left) != 12 || left[0].ID != "run-7" || left[1].ID != "run-1000" {
 		t.Errorf("%d are left: %v, %v", len(left), left, err)
 	}
+}
+
+func TestReleaseGoneStops(t *testing.T) {
+	l := new(usage.Memory)
+	for _, id := range []string{"run-1", "run-2"} {
+		if _, err := l.Reserve(t.Context(), usage.Reservation{Account: "acme", Kind: usage.KindRun, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	calls := 0
-	_, err = usage.ReleaseGone(ctx, l, usage.Query{AllAccounts: true}, func(context.Context, usage.Place) (bool, error) {
+	_, err := usage.ReleaseGone(ctx, l, usage.Query{AllAccounts: true}, func(context.Context, usage.Place) (bool, error) {
 		calls++
 		cancel()
 		return false, nil
