@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		child()
 	}
+	if os.Getenv(racerVariable) != "" {
+		racer()
+	}
 	goleak.VerifyTestMain(pgtest.Main(m))
 }
 
