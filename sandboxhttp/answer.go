@@ -171,9 +171,9 @@ func (h *Handler) answerRun(w http.ResponseWriter, r *http.Request, p *Principal
 	defer func() { claim.settle(given) }()
 	switch {
 	case prior != nil:
-	case live != nil:
+	case live != nil && !live.hasEnded():
 		err = live.asked.settle(a)
-	case rec.State == StateRunning:
+	case live == nil && rec.State == StateRunning:
 		err = lookedAfterElsewhere()
 	default:
 		err = newProblem(http.StatusConflict, codeRunEnded, "the run has ended")

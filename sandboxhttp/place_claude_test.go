@@ -116,7 +116,7 @@ func (p *place) accept(conn *net.UnixConn) (*player, io.ReadCloser, *bufio.Reade
 		err = json.Unmarshal(line, &hello)
 	}
 	pl := &player{
-		args: hello.Args, env: hello.Env, interrupted: make(chan struct{}), stdout: files[1], stderr: files[2],
+		args: hello.Args, env: hello.Env, interrupted: make(chan struct{}), answers: make(chan string, 100), stdout: files[1], stderr: files[2],
 		session: "session-of-" + hello.Box,
 	}
 	for _, arg := range hello.Args {
@@ -175,6 +175,7 @@ type player struct {
 	system      string
 	ctx         context.Context // ends when the CLI is killed or the sandbox ends
 	interrupted chan struct{}   // closed when an interrupt was asked for
+	answers     chan string     // what the server answers, a line each
 
 	mu     sync.Mutex
 	stdout *os.File
@@ -229,6 +230,8 @@ func (p *player) listen(stdin io.Reader, prompts chan<- string) {
 		switch line.Type {
 		case "user":
 			prompts <- line.Message.Content
+		case "control_response":
+			p.answers <- lines.Text()
 		case "control_request":
 			if line.Request.Subtype == "initialize" {
 				p.system = strings.Join(line.Request.System, "\n")

@@ -1,2 +1,0 @@
--- The place of another step.
-SELECT 1;
