@@ -3,16 +3,23 @@ package sandboxhttp_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vivarium-go/vivarium/claude"
+	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/internal/figure"
+	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 )
 
@@ -140,8 +147,9 @@ func BenchmarkEventThroughput(b *testing.B) {
 	figure.Line(os.Stdout, "event_throughput", own, "events/s", own/peer, "bare-handler")
 }
 
-// BenchmarkRunLatency is the whole way: from the CLI's writing of a line, through
-// packages sandbox and claude, to an HTTP client, against the bare handler on a pipe.
+// BenchmarkRunLatency is the way from the CLI's file in the sandbox, through packages
+// sandbox and claude, to an HTTP client, against the bare handler on a pipe. The test
+// writes both.
 func BenchmarkRunLatency(b *testing.B) {
 	line := benchLine(300)
 	players, over := make(chan *player, 1), make(chan struct{})
@@ -153,6 +161,7 @@ func BenchmarkRunLatency(b *testing.B) {
 	f := s.prompt(s.create(""), "go")
 	p := <-players
 	theirs, ours := newWire(b, bare), &wire{p.stdout, f.br}
+	ours.read(b, 1) // the answer to this server
 	var times figure.Pair
 	for b.Loop() {
 		times.Measure(func() { ours.trip(b, line) }, func() { theirs.trip(b, line) })
@@ -160,4 +169,117 @@ func BenchmarkRunLatency(b *testing.B) {
 	close(over)
 	f.all()
 	times.Print(os.Stdout, "run_latency", "bare-handler")
+}
+
+// pace is a CLI that answers a prompt "N" with so many lines, one each millisecond,
+// which say when they were written.
+func pace(stdin io.Reader, stdout io.Writer) {
+	lines := bufio.NewScanner(stdin)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var line struct {
+			Type      string `json:"type"`
+			RequestID string `json:"request_id"`
+			Message   struct {
+				Content string `json:"content"`
+			} `json:"message"`
+		}
+		_ = json.Unmarshal(lines.Bytes(), &line)
+		switch line.Type {
+		case "control_request":
+			fmt.Fprintf(stdout, `{"type":"control_response","response":{"subtype":"success","request_id":"%s","response":{}}}`+"\n", line.RequestID)
+		case "user":
+			n, _ := strconv.Atoi(line.Message.Content)
+			tick := time.NewTicker(time.Millisecond)
+			for range n {
+				<-tick.C
+				fmt.Fprintf(stdout, `{"type":"stream_event","at":%d,"text":"%0240d"}`+"\n", time.Now().UnixNano(), 0)
+			}
+			tick.Stop()
+			fmt.Fprintln(stdout, `{"type":"result","subtype":"success","is_error":false,"result":"done"}`)
+			return
+		}
+	}
+}
+
+// onTheWay reads the events of a pace to their end, and gives how long each was on its way.
+func onTheWay(b *testing.B, events *bufio.Reader) (list []time.Duration) {
+	for {
+		line, err := events.ReadSlice('\n')
+		now := time.Now()
+		if err != nil {
+			b.Fatal(err)
+		}
+		data, ok := bytes.CutPrefix(line, []byte(`data: {"type":"stream_event","at":`))
+		if ok {
+			at, _, _ := bytes.Cut(data, []byte(","))
+			nanos, err := strconv.ParseInt(string(at), 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			list = append(list, now.Sub(time.Unix(0, nanos)))
+		}
+		if bytes.Contains(line, []byte(`"subtype":"success","is_error"`)) {
+			return list
+		}
+	}
+}
+
+// BenchmarkDurableLatency is the whole way with everything that makes it durable: a CLI
+// that is a program writes a line, in a sandbox of this machine, to the journal there; an
+// HTTP client gets it, and it goes to a log on disk. Against the same program on a pipe
+// to the bare handler.
+func BenchmarkDurableLatency(b *testing.B) {
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	logs, err := runlog.Open(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := localServer(b, localPlace(b), func(c *sandboxhttp.Config) {
+		c.Store, c.Logs = new(sandboxhttp.MemoryStore), logs
+		c.Sandbox = &sandbox.Config{Mounts: []sandbox.Mount{{Source: self, Target: "/opt/fake/" + paceName}}, Timeout: 10 * time.Minute}
+		c.Claude = &claude.Options{CLIPath: "/opt/fake/" + paceName}
+	})
+	box := s.create("")
+	var times figure.Pair
+	for b.Loop() {
+		f := s.prompt(box, paced200)
+		times.Ours = append(times.Ours, onTheWay(b, f.br)...)
+		f.close()
+		times.Peer = append(times.Peer, barePace(b, self)...)
+	}
+	times.Print(os.Stdout, "durable_latency", "bare-pipe-and-handler")
+}
+
+const (
+	paceName = "pace-claude" // makes the test's binary a pace
+	paced200 = "200"         // a prompt of it
+)
+
+// barePace is how long the lines of a pace take through a pipe and the bare handler.
+func barePace(b *testing.B, self string) []time.Duration {
+	cmd := exec.Command(self)
+	cmd.Args[0], cmd.Stdin = paceName, strings.NewReader(`{"type":"user","message":{"content":"`+paced200+`"}}`+"\n")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv := httptest.NewServer(bare(out))
+	defer srv.Close()
+	resp, err := srv.Client().Get(srv.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	list := onTheWay(b, bufio.NewReaderSize(resp.Body, 64<<10))
+	if err := cmd.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return list
 }

@@ -9,8 +9,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "claude" {
+	switch filepath.Base(os.Args[0]) {
+	case "claude":
 		os.Exit(beClaude())
+	case paceName:
+		pace(os.Stdin, os.Stdout)
+		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
+var _ driver.Watcher = (*placeBox)(nil)
+
 // killAll kills the sandbox's processes, and those that they start meanwhile.
 func (b *placeBox) killAll() {
 	mark := []byte(placeVariable + b.temp + "\x00")
@@ -34,8 +36,8 @@ func (b *placeBox) killAll() {
 }
 
 // Watch implements driver.Watcher.
-func (p placeFiles) Watch(ctx context.Context, name string, _ bool) (iter.Seq2[driver.Change, error], error) {
-	if err := p.box.over(); err != nil {
+func (b *placeBox) Watch(ctx context.Context, name string, _ bool) (iter.Seq2[driver.Change, error], error) {
+	if err := b.over(); err != nil {
 		return nil, err
 	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -54,7 +56,7 @@ func (p placeFiles) Watch(ctx context.Context, name string, _ bool) (iter.Seq2[d
 		go func() {
 			select {
 			case <-ctx.Done():
-			case <-p.box.ended:
+			case <-b.ended:
 			case <-over:
 			}
 			_ = f.Close()

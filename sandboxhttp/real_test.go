@@ -21,7 +21,7 @@ import (
 )
 
 // localPlace opens isolated sandboxes of this machine, which end with the test.
-func localPlace(t *testing.T) *sandbox.Provider {
+func localPlace(t testing.TB) *sandbox.Provider {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "http-test-") // shorter than t.TempDir, for the sockets in it
 	if err != nil {
@@ -37,7 +37,7 @@ func localPlace(t *testing.T) *sandbox.Provider {
 	return p
 }
 
-func endAll(t *testing.T, p *sandbox.Provider) {
+func endAll(t testing.TB, p *sandbox.Provider) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for info, err := range p.List(ctx, nil) {
@@ -56,7 +56,7 @@ func endAll(t *testing.T, p *sandbox.Provider) {
 }
 
 // localServer serves them.
-func localServer(t *testing.T, p *sandbox.Provider, change func(*sandboxhttp.Config)) *server {
+func localServer(t testing.TB, p *sandbox.Provider, change func(*sandboxhttp.Config)) *server {
 	t.Helper()
 	config := &sandboxhttp.Config{Provider: p, Auth: sandboxhttp.Local("me")}
 	change(config)

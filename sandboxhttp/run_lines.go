@@ -12,19 +12,31 @@ import (
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 )
 
-// lines is the writer of a run's log, and of what followers of this server are sent.
+// lines is the writer of a run's log, and of what followers of this server are sent. What
+// is shown is in the sandbox's journal, so it need not be in the log before.
 type lines struct {
-	w    runlog.Writer // nil where logs are not kept
-	log  *eventlog.Log
-	n    int64 // lines in both
-	size int64 // their bytes
+	w     runlog.Writer // nil where logs are not kept
+	log   *eventlog.Log
+	n     int64 // lines in the log
+	size  int64 // their bytes
+	shown int64 // lines that followers have; never less than n
 }
 
 // Info implements runlog.Writer.
 func (l *lines) Info() runlog.Info { return runlog.Info{Lines: l.n, Bytes: l.size} }
 
-// Append implements runlog.Writer: what is shown was kept before.
+// Append implements runlog.Writer. Lines that a log did not take before are shown once.
 func (l *lines) Append(ctx context.Context, lines [][]byte) error {
+	for i, line := range lines {
+		if l.n+int64(i) < l.shown {
+			continue
+		}
+		l.shown++
+		if n := len(line); n > 0 && line[n-1] == '\n' {
+			line = line[:n-1]
+		}
+		l.log.Append(eventName(line), line)
+	}
 	if l.w != nil {
 		if err := l.w.Append(ctx, lines); err != nil {
 			return err
@@ -33,10 +45,6 @@ func (l *lines) Append(ctx context.Context, lines [][]byte) error {
 	for _, line := range lines {
 		l.n++
 		l.size += int64(len(line))
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			line = line[:n-1]
-		}
-		l.log.Append(eventName(line), line)
 	}
 	return nil
 }
