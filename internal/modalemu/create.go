@@ -215,6 +215,13 @@ func (s *Server) outfit(ctx context.Context, c *container, p *plan) (failed *pb.
 		mount.Target = path.Clean(m.GetMountPath())
 		p.config.Mounts = append(p.config.Mounts, mount)
 	}
+	for _, m := range p.buckets {
+		mount, err := s.mountBucket(ctx, c, m)
+		if err != nil {
+			return nil, err
+		}
+		p.config.Mounts = append(p.config.Mounts, mount)
+	}
 	if p.rules != nil {
 		mount, err := s.trustMount(c)
 		if err != nil {

@@ -35,6 +35,7 @@ type plan struct {
 	args          []string
 	timeout, idle time.Duration
 	volumes       []*pb.VolumeMount
+	buckets       []*pb.CloudBucketMount
 	rules         []outbound.Rule // nil without an outbound policy
 	bundle        string          // where the client says that certificates are
 	dirs          []string        // to be made before anything runs
@@ -56,7 +57,7 @@ func (s *Server) plan(def *pb.Sandbox, values, own map[string]string) (*plan, er
 	if def == nil {
 		return nil, invalid("a sandbox needs a definition")
 	}
-	p := &plan{args: def.GetEntrypointArgs(), volumes: def.GetVolumeMounts()}
+	p := &plan{args: def.GetEntrypointArgs(), volumes: def.GetVolumeMounts(), buckets: def.GetCloudBucketMounts()}
 	for _, step := range []func(*plan, *pb.Sandbox) error{
 		s.planImage, planPlace, planTimes, planResources, s.planMounts, s.planNetwork, planExtras,
 	} {
@@ -179,14 +180,9 @@ func (s *Server) planMounts(p *plan, def *pb.Sandbox) error {
 		if err := checkMountPath(m.GetMountPath(), seen); err != nil {
 			return err
 		}
-		if id := m.GetCredentialsSecretId(); id != "" {
-			if _, err := s.secretValues(id); err != nil {
-				return err
-			}
+		if _, err := s.bucketConfig(m); err != nil {
+			return err
 		}
-	}
-	if mounts := def.GetCloudBucketMounts(); len(mounts) > 0 {
-		return refused("bucket %s cannot be mounted at %s", mounts[0].GetBucketName(), mounts[0].GetMountPath())
 	}
 	return nil
 }

@@ -213,6 +213,9 @@ func (s *Server) openDir() error {
 		return err
 	}
 	s.lock = lock
+	if err := s.sweepBuckets(); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(s.spoolDir()); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type container struct {
 	volumes    []volumeMount
 	policy     *outbound.Proxy // nil without an outbound policy
 	served     chan struct{}   // closed once policy serves no more
+	trust      string          // the directory of whom to trust with it
 
 	stop  chan ending   // asks for the end; holds one
 	ended chan struct{} // closed once result is set

@@ -127,15 +127,14 @@ func (s *Server) openUpstreams() (err error) {
 
 // trustMount makes the directory that shows a container whom to trust.
 func (s *Server) trustMount(c *container) (driver.Mount, error) {
-	dir := filepath.Join(c.task.dir, "trust-"+c.name)
-	err := os.Mkdir(dir, 0o755)
-	if err == nil {
-		err = os.Chmod(dir, 0o755) // whatever the umask
+	var err error
+	if c.trust, err = os.MkdirTemp(c.task.dir, "trust-"); err == nil {
+		err = os.Chmod(c.trust, 0o755)
 	}
 	if err == nil {
-		err = writeForAll(filepath.Join(dir, "ca.pem"), s.policyAuthority.PEM())
+		err = writeForAll(filepath.Join(c.trust, "ca.pem"), s.policyAuthority.PEM())
 	}
-	return driver.Mount{Source: dir, Target: trustDir}, err
+	return driver.Mount{Source: c.trust, Target: trustDir}, err
 }
 
 // writeForAll writes a file that everybody may read, whatever the umask.
@@ -164,7 +163,7 @@ func (s *Server) writeBundle(ctx context.Context, c *container, given string) er
 		all = append(append(own, '\n'), all...)
 		break
 	}
-	return writeForAll(filepath.Join(c.task.dir, "trust-"+c.name, "bundle.pem"), all)
+	return writeForAll(filepath.Join(c.trust, "bundle.pem"), all)
 }
 
 func readInside(ctx context.Context, box driver.Sandbox, name string) ([]byte, error) {
