@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vivarium-go/vivarium/claude"
+	"github.com/vivarium-go/vivarium/claude/claudetest"
+	"github.com/vivarium-go/vivarium/internal/clitest"
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/modalbox/modaltest"
 )
@@ -103,4 +106,47 @@ func search(t *testing.T, sb *sandbox.Sandbox, pattern string) string {
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+// TestClaudeWithHeaderRules runs the real CLI against a host on the network whose
+// key it does not have.
+func TestClaudeWithHeaderRules(t *testing.T) {
+	cli := clitest.CLI(t)
+	model := claudetest.NewHandler(claudetest.Prompted(), nil)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Api-Key") != apiKey {
+			http.Error(w, "no key", http.StatusUnauthorized)
+			return
+		}
+		model.ServeHTTP(w, r)
+	}))
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	p := open(t, newClient(t, &modaltest.Options{
+		Mounts: cli.Mounts(), Secrets: map[string]map[string]string{"api": {"KEY": apiKey}},
+		Upstreams:   map[string]string{"example.com": srv.Listener.Addr().String()},
+		UpstreamCAs: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}),
+	}))
+	sb := create(t, p, &sandbox.Config{
+		Network:     sandbox.Network{Mode: sandbox.NetworkFull},
+		HeaderRules: []sandbox.HeaderRule{{Domain: "example.com", SecretName: "api", Headers: map[string]string{"x-api-key": "$KEY"}}},
+	})
+	st, err := claude.Query(t.Context(), sb, "write hello.txt: from afar", &claude.Options{
+		Env:            []string{"ANTHROPIC_BASE_URL=https://example.com", "ANTHROPIC_API_KEY=none"},
+		PermissionMode: claude.PermissionBypass,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if res, err := st.Result(); err != nil || res.Turns < 2 {
+		t.Fatalf("got %+v, %v", res, err)
+	}
+	if got, err := sb.FS(t.Context()).ReadFile("hello.txt"); err != nil || strings.TrimSpace(string(got)) != "from afar" {
+		t.Errorf("hello.txt is %q, %v", got, err)
+	}
+	if out := search(t, sb, "of-nobody-insid[e]"); out != "" {
+		t.Errorf("found the key inside: %s", out)
+	}
 }

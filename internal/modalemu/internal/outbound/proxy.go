@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -137,8 +139,9 @@ func (p *Proxy) set(h http.Header, host string) {
 		if !p.rules[i].matches(host) {
 			continue
 		}
-		for name, value := range p.rules[i].Headers {
-			h.Set(name, value)
+		headers := p.rules[i].Headers
+		for _, name := range slices.Sorted(maps.Keys(headers)) { // one may be there in two spellings
+			h.Set(name, headers[name])
 		}
 	}
 }

@@ -22,6 +22,24 @@ func TestExpand(t *testing.T) {
 	}
 }
 
+// FuzzExpand: what is escaped comes out as it was, and a key is looked up whole.
+func FuzzExpand(f *testing.F) {
+	for _, s := range []string{"", "$", "$$", "$KEY", "a$1", "$_9z-"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, err := outbound.Expand(strings.ReplaceAll(s, "$", "$$"), nil); err != nil || got != s {
+			t.Errorf("%q: %q, %v", s, got, err)
+		}
+		if got, err := outbound.Expand(s, nil); err == nil && strings.Count(got, "$") > strings.Count(s, "$") {
+			t.Errorf("%q: %q", s, got)
+		}
+		if got, err := outbound.Expand("$KEY-"+strings.ReplaceAll(s, "$", ""), map[string]string{"KEY": "v"}); err != nil || got != "v-"+strings.ReplaceAll(s, "$", "") {
+			t.Errorf("%q: %q, %v", s, got, err)
+		}
+	})
+}
+
 func TestCheck(t *testing.T) {
 	for name, bad := range map[string]outbound.Rule{
 		"no domain":  {Headers: map[string]string{"A": "b"}},
