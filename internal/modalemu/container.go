@@ -168,6 +168,7 @@ func (s *Server) finish(c *container, result *pb.GenericResult) {
 	if c.box != nil {
 		errs = append(errs, c.box.Terminate(ctx), c.box.Close())
 	}
+	c.closePolicy()
 	for _, v := range c.volumes {
 		errs = append(errs, v.Close(ctx))
 	}

@@ -187,23 +187,46 @@ func TestEnvironmentOfCommands(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	p := newPlace(t, nil)
 	for name, params := range map[string]*modal.SandboxCreateParams{
-		"Invalid cloud provider":               {Cloud: "nowhere"},
-		"Invalid region":                       {Regions: []string{"invalid-region"}},
-		"Invalid CIDR (outbound IPv4): x/8":    {OutboundCIDRAllowlist: &modal.Allowlist{Entries: []string{"x/8"}}},
-		"Invalid domain":                       {OutboundDomainAllowlist: &modal.Allowlist{Entries: []string{"not a valid domain!"}}},
-		"Invalid CIDR (inbound)":               {InboundCIDRAllowlist: []string{"x"}},
-		"between 1 second and 24 hours":        {Timeout: 25 * time.Hour},
-		"or given twice":                       {UnencryptedPorts: []int{80, 80}},
-		"mount path must be absolute":          {Volumes: map[string]*modal.Volume{"relative": {VolumeID: "vo-1"}}},
-		"Volume 'vo-1' not found":              {Volumes: map[string]*modal.Volume{"/mnt": {VolumeID: "vo-1"}}},
-		"Proxy 'pr-1' not found":               {Proxy: &modal.Proxy{ProxyID: "pr-1"}},
-		"Secret 'st-1' not found":              {Secrets: []*modal.Secret{{SecretID: "st-1"}}},
-		"bucket b cannot be mounted at /mnt/b": {CloudBucketMounts: map[string]*modal.CloudBucketMount{"/mnt/b": {BucketName: "b"}}},
+		"Invalid cloud provider":            {Cloud: "nowhere"},
+		"Invalid region":                    {Regions: []string{"invalid-region"}},
+		"Invalid CIDR (outbound IPv4): x/8": {OutboundCIDRAllowlist: &modal.Allowlist{Entries: []string{"x/8"}}},
+		"Invalid domain":                    {OutboundDomainAllowlist: &modal.Allowlist{Entries: []string{"not a valid domain!"}}},
+		"Invalid CIDR (inbound)":            {InboundCIDRAllowlist: []string{"x"}},
+		"between 1 second and 24 hours":     {Timeout: 25 * time.Hour},
+		"or given twice":                    {UnencryptedPorts: []int{80, 80}},
+		"mount path must be absolute":       {Volumes: map[string]*modal.Volume{"relative": {VolumeID: "vo-1"}}},
+		"Volume 'vo-1' not found":           {Volumes: map[string]*modal.Volume{"/mnt": {VolumeID: "vo-1"}}},
+		"Proxy 'pr-1' not found":            {Proxy: &modal.Proxy{ProxyID: "pr-1"}},
+		"Secret 'st-1' not found":           {Secrets: []*modal.Secret{{SecretID: "st-1"}}},
+		"cannot be mounted with a role":     {CloudBucketMounts: map[string]*modal.CloudBucketMount{"/mnt/b": {BucketName: "b", OidcAuthRoleArn: new("arn:x")}}},
+		"two mounts have the path /mnt/b": {
+			CloudBucketMounts: map[string]*modal.CloudBucketMount{"/mnt/b": {BucketName: "b"}, "/mnt/b/": {BucketName: "c"}},
+		},
+		"bucket b cannot be mounted at /mnt/b": {
+			CloudBucketMounts: map[string]*modal.CloudBucketMount{"/mnt/b": {BucketName: "b", BucketEndpointURL: new("http://127.0.0.1:1")}},
+		},
 	} {
 		_, err := p.client.Sandboxes.Create(p.ctx, p.app, p.image, params)
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+// TestNoMemorySnapshots: a sandbox that could have one on Modal runs here too, and
+// says what can be saved instead when it is asked for one.
+func TestNoMemorySnapshots(t *testing.T) {
+	p := newPlace(t, &modal.SandboxCreateParams{ExperimentalEnableSnapshot: true})
+	_, err := p.sb.ExperimentalSnapshot(p.ctx, nil)
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "SnapshotFilesystem") {
+		t.Errorf("snapshot: %v", err)
+	}
+	snapshot, err := p.client.SandboxSnapshots.FromID(p.ctx, "sn-1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.client.Sandboxes.ExperimentalFromSnapshot(p.ctx, snapshot, nil); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("restore: %v", err)
 	}
 }
 

@@ -215,9 +215,28 @@ func (s *Server) outfit(ctx context.Context, c *container, p *plan) (failed *pb.
 		mount.Target = path.Clean(m.GetMountPath())
 		p.config.Mounts = append(p.config.Mounts, mount)
 	}
+	for _, m := range p.buckets {
+		mount, err := s.mountBucket(ctx, c, m)
+		if err != nil {
+			return nil, err
+		}
+		p.config.Mounts = append(p.config.Mounts, mount)
+	}
+	if p.rules != nil {
+		mount, err := s.trustMount(c)
+		if err != nil {
+			return nil, err
+		}
+		p.config.Mounts = append(p.config.Mounts, mount)
+	}
 	p.config.Tags = map[string]string{"modalemu": c.task.sandboxID}
 	if c.box, err = s.provider.Create(ctx, &p.config); err != nil {
 		return nil, err
+	}
+	if p.rules != nil {
+		if err := s.openPolicy(ctx, c, p); err != nil {
+			return nil, fmt.Errorf("outbound policy: %w", err)
+		}
 	}
 	for _, dir := range p.dirs {
 		if err := c.box.Files().MkdirAll(ctx, dir, 0o755); err != nil {

@@ -1,6 +1,7 @@
 package modalemu
 
 import (
+	"maps"
 	"net/netip"
 	"path"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/vivarium-go/vivarium/internal/modalemu/internal/outbound"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
 
@@ -33,7 +35,10 @@ type plan struct {
 	args          []string
 	timeout, idle time.Duration
 	volumes       []*pb.VolumeMount
-	dirs          []string // to be made before anything runs
+	buckets       []*pb.CloudBucketMount
+	rules         []outbound.Rule // nil without an outbound policy
+	bundle        string          // where the client says that certificates are
+	dirs          []string        // to be made before anything runs
 }
 
 // invalid is a refusal of arguments.
@@ -52,13 +57,17 @@ func (s *Server) plan(def *pb.Sandbox, values, own map[string]string) (*plan, er
 	if def == nil {
 		return nil, invalid("a sandbox needs a definition")
 	}
-	p := &plan{args: def.GetEntrypointArgs(), volumes: def.GetVolumeMounts()}
+	p := &plan{args: def.GetEntrypointArgs(), volumes: def.GetVolumeMounts(), buckets: def.GetCloudBucketMounts()}
 	for _, step := range []func(*plan, *pb.Sandbox) error{
 		s.planImage, planPlace, planTimes, planResources, s.planMounts, s.planNetwork, planExtras,
 	} {
 		if err := step(p, def); err != nil {
 			return nil, err
 		}
+	}
+	if p.rules != nil {
+		p.bundle = values["SSL_CERT_FILE"]
+		maps.Copy(own, policyEnv())
 	}
 	for key := range own {
 		delete(values, key)
@@ -171,14 +180,9 @@ func (s *Server) planMounts(p *plan, def *pb.Sandbox) error {
 		if err := checkMountPath(m.GetMountPath(), seen); err != nil {
 			return err
 		}
-		if id := m.GetCredentialsSecretId(); id != "" {
-			if _, err := s.secretValues(id); err != nil {
-				return err
-			}
+		if _, err := s.bucketConfig(m); err != nil {
+			return err
 		}
-	}
-	if mounts := def.GetCloudBucketMounts(); len(mounts) > 0 {
-		return refused("bucket %s cannot be mounted at %s", mounts[0].GetBucketName(), mounts[0].GetMountPath())
 	}
 	return nil
 }
@@ -272,18 +276,23 @@ func network(access *pb.NetworkAccess, block bool) (driver.Network, error) {
 
 var domainName = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// planPolicy maps the header rules; whether they can be kept the driver says.
-func (s *Server) planPolicy(p *plan, def *pb.Sandbox) error {
+// planPolicy checks the header rules, with which the client refuses the same
+// networks.
+func (s *Server) planPolicy(p *plan, def *pb.Sandbox) (err error) {
 	if def.GetOutboundPolicy() != nil {
 		return refused("route-based outbound policies are not available")
 	}
 	if def.GetExperimentalOutboundPolicy() == nil {
 		return nil
 	}
-	if p.config.Network.Mode == driver.NetworkNone {
+	switch {
+	case p.config.Network.Mode == driver.NetworkNone:
 		return invalid("ExperimentalOutboundPolicy cannot be used when the network is blocked")
+	case len(p.config.Network.Domains) > 0:
+		return invalid("ExperimentalOutboundPolicy cannot be used with an allowlist of domains")
 	}
-	return refused("outbound policies are not available")
+	p.rules, err = s.rules(def.GetExperimentalOutboundPolicy())
+	return err
 }
 
 var runtimes = []string{"", "gvisor", "vm"}

@@ -225,7 +225,7 @@ func (r *router) TaskSnapshotMemory(ctx context.Context, req *pb.TaskSnapshotMem
 	if _, err := r.task(ctx, req.GetTaskId()); err != nil {
 		return nil, err
 	}
-	return nil, refused("the memory of a sandbox cannot be saved")
+	return nil, noMemory()
 }
 
 // TaskReloadVolumes implements the service.

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
@@ -32,11 +34,20 @@ func (r *router) TaskSetNetworkAccess(ctx context.Context, req *pb.TaskSetNetwor
 	return &pb.TaskSetNetworkAccessResponse{}, nil
 }
 
-// TaskSetOutboundPolicy implements the service: a sandbox with such a policy,
-// which alone can change it, is refused when it is made.
+// TaskSetOutboundPolicy implements the service, for sandboxes that were made with
+// such a policy, be it an empty one.
 func (r *router) TaskSetOutboundPolicy(ctx context.Context, req *pb.TaskSetExperimentalOutboundPolicyRequest) (*pb.TaskSetExperimentalOutboundPolicyResponse, error) {
-	if _, err := r.running(ctx, req.GetTaskId(), ""); err != nil {
+	c, err := r.running(ctx, req.GetTaskId(), "")
+	if err != nil {
 		return nil, err
 	}
-	return nil, invalid("the sandbox was not created with an ExperimentalOutboundPolicy")
+	if c.policy == nil {
+		return nil, status.Error(codes.FailedPrecondition, "the sandbox was not created with an ExperimentalOutboundPolicy")
+	}
+	rules, err := r.server.rules(req.GetExperimentalOutboundPolicy())
+	if err != nil {
+		return nil, err
+	}
+	c.policy.SetRules(rules)
+	return &pb.TaskSetExperimentalOutboundPolicyResponse{}, nil
 }

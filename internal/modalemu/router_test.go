@@ -32,11 +32,15 @@ type place struct {
 // newPlace gives a test a sandbox; params may be nil.
 func newPlace(t *testing.T, params *modal.SandboxCreateParams) *place {
 	t.Helper()
+	return placeWith(t, &modaltest.Options{Secrets: map[string]map[string]string{"named": {"A": "named", "B": "named"}}}, params)
+}
+
+// placeWith is newPlace with a server of one's own wishes.
+func placeWith(t *testing.T, opts *modaltest.Options, params *modal.SandboxCreateParams) *place {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	p := &place{t: t, ctx: ctx, server: modaltest.New(t, &modaltest.Options{
-		Secrets: map[string]map[string]string{"named": {"A": "named", "B": "named"}},
-	})}
+	p := &place{t: t, ctx: ctx, server: modaltest.New(t, opts)}
 	var err error
 	if p.client, err = p.server.Client(); err != nil {
 		t.Fatal(err)

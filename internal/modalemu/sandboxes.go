@@ -25,7 +25,7 @@ const (
 // SandboxCreateV2 implements the service.
 func (s *Server) SandboxCreateV2(ctx context.Context, req *pb.SandboxCreateV2Request) (*pb.SandboxCreateV2Response, error) {
 	if len(req.GetCloudBucketMountCredentials()) > 0 {
-		return nil, refused("buckets cannot be mounted")
+		return nil, refused("buckets cannot be mounted with credentials that are no secret's")
 	}
 	if gpu := req.GetDefinition().GetResources().GetGpuConfig(); gpu.GetCount() > 0 {
 		return nil, invalid("GPUs are not supported by this version of the API")
@@ -350,7 +350,7 @@ func (s *Server) SandboxContainerCreateV2(ctx context.Context, req *pb.SandboxCo
 		return nil, err
 	}
 	if len(req.GetCloudBucketMountCredentials()) > 0 {
-		return nil, refused("buckets cannot be mounted")
+		return nil, refused("buckets cannot be mounted with credentials that are no secret's")
 	}
 	c, err := s.createSidecar(ctx, sb.task, req.GetContainerName(), &order{
 		definition: req.GetDefinition(), sources: req.GetSecretSources(), ephemeral: req.GetEphemeralSecrets().GetContents(),
@@ -364,6 +364,11 @@ func (s *Server) SandboxContainerCreateV2(ctx context.Context, req *pb.SandboxCo
 // SandboxGetExitSnapshotV2 implements the service.
 func (s *Server) SandboxGetExitSnapshotV2(ctx context.Context, req *pb.SandboxGetExitSnapshotRequest) (*pb.SandboxGetExitSnapshotResponse, error) {
 	return s.getExitSnapshot(ctx, req, false)
+}
+
+// noMemory refuses to save what the processes of a sandbox have in memory.
+func noMemory() error {
+	return refused("the memory of a sandbox cannot be saved, which takes a virtual machine or CRIU; SnapshotFilesystem saves its files")
 }
 
 // SandboxSnapshotGet implements the service. There are no memory snapshots.

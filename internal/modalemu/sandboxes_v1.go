@@ -96,7 +96,7 @@ func (s *Server) SandboxGetExitSnapshot(ctx context.Context, req *pb.SandboxGetE
 
 // SandboxSnapshot implements the service. There are no memory snapshots.
 func (s *Server) SandboxSnapshot(context.Context, *pb.SandboxSnapshotRequest) (*pb.SandboxSnapshotResponse, error) {
-	return nil, refused("a snapshot of a sandbox's memory")
+	return nil, noMemory()
 }
 
 // SandboxSnapshotWait implements the service. There are no memory snapshots.

@@ -2,6 +2,7 @@ package modalemu
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/vivarium-go/vivarium/internal/modalemu/internal/authority"
 	"github.com/vivarium-go/vivarium/internal/modalemu/internal/tunnel"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandbox/localbox"
@@ -59,6 +61,13 @@ type Options struct {
 	TokenLife time.Duration
 	// Mounts are shown in every sandbox, as if they were part of its image.
 	Mounts []driver.Mount
+	// Upstreams are stand-ins for hosts that outbound policies name: by a host's
+	// name the "address:port" that requests to it go to instead. A stand-in has to
+	// have a certificate for that name. What a sandbox may reach does not matter.
+	Upstreams map[string]string
+	// UpstreamCAs are certificates, as PEM, of authorities that may vouch for such
+	// hosts, beside this machine's.
+	UpstreamCAs []byte
 	// Provider runs the sandboxes; the caller closes it after Close. Nil means
 	// localbox, in State.
 	Provider driver.Provider
@@ -91,7 +100,9 @@ type Server struct {
 
 	delivered delivered // outputs that need not be kept for long
 
-	authority *tunnel.Authority
+	authority       *tunnel.Authority
+	policyAuthority *authority.Authority // vouches, inside, for hosts of outbound policies
+	upstreamRoots   *x509.CertPool       // vouch for them here; nil means this machine's
 
 	ctx     context.Context // ends with Close; what runs in the background
 	stop    context.CancelFunc
@@ -137,6 +148,9 @@ func start(opts *Options) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.openAuthority(); err != nil {
+		return nil, err
+	}
+	if err := s.openUpstreams(); err != nil {
 		return nil, err
 	}
 	if s.lis, err = net.Listen("tcp", s.opts.Listen); err != nil {
@@ -199,6 +213,9 @@ func (s *Server) openDir() error {
 		return err
 	}
 	s.lock = lock
+	if err := s.sweepBuckets(); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(s.spoolDir()); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/vivarium-go/vivarium/internal/modalemu/internal/outbound"
 	"github.com/vivarium-go/vivarium/internal/modalemu/internal/process"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 )
@@ -40,6 +41,9 @@ type container struct {
 	definition *pb.Sandbox
 	createdAt  time.Time
 	volumes    []volumeMount
+	policy     *outbound.Proxy // nil without an outbound policy
+	served     chan struct{}   // closed once policy serves no more
+	trust      string          // the directory of whom to trust with it
 
 	stop  chan ending   // asks for the end; holds one
 	ended chan struct{} // closed once result is set

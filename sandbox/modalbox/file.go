@@ -80,7 +80,11 @@ func (o *file) open(perm fs.FileMode, devices string) error {
 	writing := o.writes() && (!o.reads() || o.flag&os.O_TRUNC != 0)
 	script := openScript + `open "$@" || exit` + "\n"
 	if writing {
-		script += `set -- "$1" ` + o.place(0) + "\n" + writeScript
+		place := o.place(0)
+		if place == "0" && o.flag&os.O_TRUNC != 0 {
+			place = "t"
+		}
+		script += `set -- "$1" ` + place + "\n" + writeScript
 	} else {
 		script += `set -- "$1" ` + strconv.Itoa(firstWindow) + ` 0; [ -d "$1" ] && exit` + "\n" + readScript
 	}

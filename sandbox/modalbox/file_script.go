@@ -39,10 +39,12 @@ open() {
 // readScript prints $2 bytes of $1 from byte $3 on.
 const readScript = `{ [ "$3" = 0 ] || dd bs=1 count=0 skip="$3" 2>/dev/null; head -c "$2"; } <"$1" 2>/dev/null`
 
-// writeScript writes its input to $1, from byte $2 on or at the end (a), and then
-// prints the status after what went wrong.
+// writeScript writes its input to $1, from byte $2 on, at the end (a) or in place of
+// what is there (t), and then prints the status after what went wrong. In a bucket
+// files can only be written anew.
 const writeScript = `case $2 in
 a) cat >>"$1" ;;
+t) cat >"$1" ;;
 0) cat 1<>"$1" ;;
 *) { dd bs=1 count=0 seek="$2" conv=notrunc 2>/dev/null; cat; } 1<>"$1" ;;
 esac

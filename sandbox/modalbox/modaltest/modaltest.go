@@ -51,6 +51,14 @@ type Options struct {
 	// TokenLife is how long clients may use a token before they have to get
 	// another. Zero means as long as Modal allows, about.
 	TokenLife time.Duration
+	// Upstreams are stand-ins for hosts that a sandbox's outbound policy
+	// (sandbox.Config.HeaderRules) names: by the name of the host the "address:port"
+	// that requests to it go to instead, of an HTTPS server with a certificate for
+	// that name.
+	Upstreams map[string]string
+	// UpstreamCAs are certificates, as PEM, of authorities that may vouch for hosts
+	// of outbound policies, beside those this machine trusts.
+	UpstreamCAs []byte
 	// Log is told the causes of internal errors. Nil means no log.
 	Log *slog.Logger
 }
@@ -71,6 +79,7 @@ func Start(opts *Options) (*Server, error) {
 	emu, err := modalemu.Start(&modalemu.Options{
 		State: opts.State, Base: base, Secrets: opts.Secrets, Proxies: opts.Proxies,
 		Environments: opts.Environments, TokenLife: opts.TokenLife, Mounts: opts.Mounts, Log: opts.Log,
+		Upstreams: opts.Upstreams, UpstreamCAs: opts.UpstreamCAs,
 	})
 	if err != nil {
 		return nil, err

@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	modal "github.com/modal-labs/modal-client/go"
+
+	"github.com/vivarium-go/vivarium/internal/s3test"
 )
 
 func TestMain(m *testing.M) {
@@ -260,5 +263,57 @@ func TestFlags(t *testing.T) {
 		if strings.Contains(stderr.String(), "hidden") {
 			t.Errorf("%v: the value of a secret is told", c.args)
 		}
+	}
+}
+
+// TestBucketsAfterAKill: what was mounted goes when the next server starts, and
+// nothing of the bucket with it.
+func TestBucketsAfterAKill(t *testing.T) {
+	server := s3test.Start(t)
+	state := filepath.Join(t.TempDir(), "state")
+	keys := []string{"-secret", "s3=AWS_ACCESS_KEY_ID=" + server.AccessKey, "-secret", "s3=AWS_SECRET_ACCESS_KEY=" + server.SecretKey}
+	e := start(t, self(t, append([]string{"-base", "host", "-state", state}, keys...)...))
+	client := dial(t, e.url)
+	app, err := client.Apps.FromName(t.Context(), "cmd", &modal.AppFromNameParams{CreateIfMissing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := client.Secrets.FromName(t.Context(), "s3", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mount, err := client.CloudBucketMounts.New(server.Bucket, &modal.CloudBucketMountParams{Secret: secret, BucketEndpointURL: &server.Endpoint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := client.Sandboxes.Create(t.Context(), app, client.Images.FromRegistry("alpine:3.21", nil), &modal.SandboxCreateParams{
+		CloudBucketMounts: map[string]*modal.CloudBucketMount{"/b": mount}, Timeout: time.Hour,
+		Command: []string{"sh", "-c", "echo kept >/b/f; echo ready; cd /b; while :; do ls >/dev/null 2>&1; sleep 0.1; done"},
+	})
+	if err != nil && strings.Contains(err.Error(), "the emulator cannot do this") {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(sb.Stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	if err := e.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = e.cmd.Wait() // it was killed
+	e = start(t, self(t, "-base", "host", "-state", state))
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || bytes.Contains(mounts, []byte(state)) {
+		t.Errorf("a mount is left: %v, %s", err, mounts)
+	}
+	if _, err := server.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &server.Bucket, Key: new("f")}); err != nil {
+		t.Error(err)
+	}
+	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.cmd.Wait(); err != nil {
+		t.Errorf("end: %v: %s", err, &e.stderr)
 	}
 }
