@@ -45,6 +45,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 	for route, h := range map[string]http.HandlerFunc{
 		"GET /sandbox": f.list, "POST /sandbox": f.create, "GET /sandbox/{id}": f.get, "DELETE /sandbox/{id}": f.remove,
 		"POST /sandbox/{id}/claude": f.claude, "GET /sandbox/{id}/runs": f.runs, "GET /sandbox/{id}/runs/{run}/events": f.events,
+		"GET /sandbox/{id}/runs/{run}":            f.getRun,
 		"POST /sandbox/{id}/runs/{run}/interrupt": f.interrupt,
 		"GET /sandbox/{id}/versions":              f.versions, "POST /sandbox/{id}/sync": f.sync, "POST /sandbox/{id}/restore": f.restore,
 	} {
@@ -251,6 +252,8 @@ func (f *fakeAPI) runs(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]any{"runs": all})
 }
 
+func (f *fakeAPI) getRun(w http.ResponseWriter, r *http.Request) { writeJSON(w, f.run(r).record()) }
+
 func (f *fakeAPI) run(r *http.Request) *fakeRun {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -294,6 +297,7 @@ type fakeRun struct {
 	wake   chan struct{}
 	cut    chan struct{}
 	half   string // written before the connection is cut
+	clean  bool   // it ends as a stream should
 }
 
 func (b *fakeBox) addRun(prompt string) *fakeRun {
@@ -305,7 +309,7 @@ func (b *fakeBox) addRun(prompt string) *fakeRun {
 func (run *fakeRun) record() map[string]any {
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	rec := map[string]any{"id": run.id, "prompt": run.prompt, "state": "running", "session_id": "session-1", "started_at": time.Now()}
+	rec := map[string]any{"id": run.id, "prompt": run.prompt, "state": "running", "session_id": "session-1", "started_at": time.Now(), "events": len(run.frames)}
 	if run.ended != "" {
 		rec["state"], rec["end"] = "ended", run.ended
 	}
@@ -337,10 +341,15 @@ func (run *fakeRun) end(end, message string) {
 }
 
 // sever cuts every connection that reads the run, after writing half to it.
-func (run *fakeRun) sever(half string) {
+func (run *fakeRun) sever(half string) { run.interruptStreams(half, false) }
+
+// reconnect ends every stream of the run as a server does that ends.
+func (run *fakeRun) reconnect() { run.interruptStreams("event: reconnect\ndata: {}\n\n", true) }
+
+func (run *fakeRun) interruptStreams(last string, clean bool) {
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	run.half = half
+	run.half, run.clean = last, clean
 	close(run.cut)
 	run.cut = make(chan struct{})
 }
@@ -373,6 +382,9 @@ func (run *fakeRun) serve(w http.ResponseWriter, r *http.Request, after int) {
 			defer run.mu.Unlock()
 			io.WriteString(w, run.half)
 			w.(http.Flusher).Flush()
+			if run.clean {
+				return
+			}
 			panic(http.ErrAbortHandler)
 		case <-r.Context().Done():
 			return

@@ -101,6 +101,10 @@ export class API {
     return (await json(await this.#send("GET", `/${enc(id)}/runs`, { signal }))).runs ?? [];
   }
 
+  async run(id, run, signal) {
+    return json(await this.#send("GET", `/${enc(id)}/runs/${enc(run)}`, { signal }));
+  }
+
   /** start sends a prompt, and answers with the run's event stream. */
   start(id, body, key, signal) {
     return this.#send("POST", `/${enc(id)}/claude`, { body, key, stream: true, signal });

@@ -170,6 +170,7 @@ export class Chat {
     const view = this.#views.get(run);
     view?.connection(state);
     if (state === "lost") announce("Connection lost. Reconnecting.");
+    if (state === "moving") announce("The server is being restarted. Reconnecting.");
   }
 
   #setBusy(on) {

@@ -139,7 +139,7 @@ export class Conversation {
         },
         state: (s) => this.hooks.connection(run, s),
       });
-      if (!run.ended) this.#close(run);
+      if (!run.ended) await this.#close(run);
       this.hooks.changed(run);
       this.#busy();
       if (run.record.state !== "ended") this.hooks.settled(run);
@@ -149,8 +149,9 @@ export class Conversation {
   }
 
   // The server has nothing more and the end was not among it: its own record of the run has to do.
-  #close(run) {
-    const { end = "unknown", error = "", cost_usd, session_id } = run.record;
+  async #close(run) {
+    const record = run.record.state === "ended" ? run.record : await this.api.run(this.id, run.record.id, this.#gone.signal);
+    const { end = "unknown", error = "", cost_usd, session_id } = record;
     run.apply({ id: null, event: "end", data: JSON.stringify({ end, error, cost_usd, session_id }) });
   }
 

@@ -44,7 +44,7 @@ export class RunView {
     });
   }
 
-  /** connection is "live" or "lost". */
+  /** connection is "live", "moving" or "lost". */
   connection(state) {
     this.#connection = state;
     this.changed();
@@ -89,11 +89,12 @@ export class RunView {
     const over = run.ended || Boolean(run.failed);
     this.#now.hidden = over;
     if (over) return;
-    const lost = this.#connection === "lost";
-    this.#now.classList.toggle("lost", lost);
+    const at = this.#connection;
+    this.#now.classList.toggle("lost", at === "lost");
     const state = run.doing();
     const name = state?.name && title({ name: state.name, state: "running" });
-    if (!lost) this.#label.textContent = doing(state, name);
+    if (at === "live") this.#label.textContent = doing(state, name);
+    else if (at === "moving") this.#label.textContent = "The server is being restarted, and Claude works on. Reconnecting…";
     else if (!this.#label.querySelector("button")) this.#label.replaceChildren("Connection lost. Reconnecting… ", el("button", { type: "button", class: "link", onclick: this.#actions.retryNow }, "Reconnect now"));
     this.tick();
   }
