@@ -115,6 +115,11 @@ export class API {
     return this.#send("GET", `/${enc(id)}/runs/${enc(run)}/events?after=${after}`, { stream: true, signal, after });
   }
 
+  /** answer answers a question of a run: body is {question, allow, …}. */
+  async answer(id, run, body, key, signal) {
+    await this.#send("POST", `/${enc(id)}/runs/${enc(run)}/answer`, { body, key, signal });
+  }
+
   async interrupt(id, run) {
     await this.#send("POST", `/${enc(id)}/runs/${enc(run)}/interrupt`, { body: {}, key: newKey() });
   }

@@ -37,8 +37,8 @@ export class ToolView {
   }
 
   #drawState(state) {
-    const says = { writing: "being prepared", running: "running", done: "done", failed: "failed", stopped: "stopped" }[state];
-    const mark = { done: "check", failed: "cross", stopped: "pause" }[state];
+    const says = { writing: "being prepared", asked: "waiting for your answer", running: "running", done: "done", failed: "failed", stopped: "stopped" }[state];
+    const mark = { asked: "ask", done: "check", failed: "cross", stopped: "pause" }[state];
     this.#shown.state = state;
     this.element.dataset.state = state;
     this.#state.replaceChildren(mark ? icon(mark) : el("span", { class: "spinner" }), el("span", { class: "offscreen" }, says + ": "));
@@ -61,9 +61,10 @@ export class ToolView {
   }
 }
 
-function drawPart(part) {
+/** drawPart draws one of the parts of what a tool was asked to do. */
+export function drawPart(part) {
   switch (part.type) {
-    case "command": return block("Command", part.text, { className: "command" });
+    case "command": return block("Command", part.text, { className: "command", count: part.text.length > 400 });
     case "note": return el("p", { class: "note" }, visible(part.text));
     case "file": return block(part.path, part.text, { count: true });
     case "diff": return drawDiff(part);
