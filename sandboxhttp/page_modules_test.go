@@ -208,6 +208,7 @@ func testRun(p *tab) {
 		"a delta after the whole": {[]string{lineStart("m1"), lineBlock(0, "text"), lineDelta(0, "a"), lineText("m1", "abc"), lineDelta(0, "abc")}, `text "abc"`},
 		"two texts of a message":  {[]string{lineStart("m1"), lineBlock(0, "text"), lineText("m1", "one"), lineBlock(1, "text"), lineDelta(1, "tw"), lineText("m1", "two")}, `text "one", text "two"`},
 		"without deltas":          {[]string{lineText("m1", "one"), lineText("m1", "two")}, `text "one", text "two"`},
+		"a message without an id": {[]string{`{"type":"assistant","message":{"content":[{"type":"text","text":"a"}]}}`}, `text "a"`},
 		"thinking":                {[]string{lineStart("m1"), lineBlock(0, "thinking"), lineThink(0, "hm"), lineThought("m1", "hmm", 5), lineText("m1", "a")}, `thinking "hmm", text "a"`},
 		"an answer begun again":   {[]string{lineStart("m1"), lineBlock(0, "text"), lineDelta(0, "half"), lineStart("m2"), lineBlock(0, "text"), lineDelta(0, "whole")}, `text "whole" open`},
 		"tools":                   {[]string{tool("t1", "Bash"), tool("t2", "Bash"), lineToolResult("t2", "no", true), lineToolResult("t1", "yes", false)}, `tool Bash done "yes", tool Bash failed "no"`},

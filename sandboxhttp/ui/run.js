@@ -192,7 +192,7 @@ export class Run {
     const stream = this.#streams.get(parent);
     const kind = isTool(b.type) ? "tool" : b.type === "redacted_thinking" ? "thinking" : b.type;
     const fits = (i) => i.kind === kind && !stream.whole.has(i) && (kind !== "tool" || i.id === b.id);
-    let item = stream?.id === id ? [...stream.blocks.values()].find(fits) : null;
+    let item = stream && stream.id === id ? [...stream.blocks.values()].find(fits) : null;
     if (kind === "tool" && !item) item = this.#tools.get(b.id);
     if (kind === "text") item = this.#text(parent, item, str(b.text), m.error);
     else if (kind === "thinking") item = this.#thought(parent, item, b, m);
