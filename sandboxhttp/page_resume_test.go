@@ -4,9 +4,15 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/chromedp/chromedp"
+
+	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/internal/browsertest"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
@@ -129,4 +135,48 @@ func TestPageResumes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPageAcrossServers has a question asked by one server and answered through the next, each of them real.
+func TestPageAcrossServers(t *testing.T) {
+	browser := browsertest.Start(t)
+	withAndWithoutLogs(t, func(t *testing.T, logs runlog.Store) {
+		place, keep := newPlace(t, askTwice), durable(new(sandboxhttp.MemoryStore), logs)
+		first := serve(t, place, keep)
+		box := first.create("")
+		var current atomic.Pointer[sandboxhttp.Handler]
+		current.Store(first.handler)
+		mux := http.NewServeMux()
+		api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Set("X-Test-Account", "acme")
+			current.Load().ServeHTTP(w, r)
+		})
+		mux.Handle("/sandbox", api)
+		mux.Handle("/sandbox/", api)
+		mux.Handle("/", sandboxhttp.Page("/sandbox"))
+		front := httptest.NewServer(mux)
+		t.Cleanup(front.Close)
+		t.Cleanup(front.CloseClientConnections)
+
+		p := openURL(t, browser, front.URL+"/#/s/"+strings.TrimPrefix(box, "/sandbox/"), desktop)
+		p.untilText("Ready")
+		p.send("go")
+		p.untilText("Run ls?")
+		first.shutdown()
+		p.untilText("The server is being restarted")
+		p.press("Allow and do not ask again") // nobody takes it yet
+		p.untilText("Trying again (2)")
+		current.Store(serve(t, place, keep).handler)
+		p.untilText("you allowed it, and are not asked again")
+		p.until(`document.querySelectorAll('.question[data-state="open"]').length === 1`)
+		p.do(chromedp.SendKeys(".question .row input", "not that"))
+		p.press("Deny")
+		p.untilText("you denied it (not that)")
+		p.until(`document.querySelectorAll(".figures").length === 1`)
+		// It says what it was answered; the question to the server that is gone was answered once.
+		said := eval[[]string](p, `[...document.querySelectorAll(".prose")].map((e) => e.textContent)`)
+		if len(said) != 2 || !strings.Contains(said[0], "acceptEdits") || !strings.Contains(said[1], "not that") {
+			t.Errorf("Claude was answered %q", said)
+		}
+	})
 }

@@ -67,6 +67,7 @@ export class QuestionView {
   #close() {
     const had = this.element.contains(document.activeElement);
     this.#shown = null;
+    this.element.setAttribute("aria-busy", "false");
     const done = this.question.state === "answered" && this.question.given?.allow !== false;
     this.element.replaceChildren(el("p", { class: "outcome", id: this.#id }, icon(done ? "check" : "cross"), el("span", {}, this.outcome)));
     if (!this.#asks) return;
