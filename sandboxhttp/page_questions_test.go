@@ -3,6 +3,7 @@ package sandboxhttp_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -251,6 +252,23 @@ func TestPageQuestions(t *testing.T) {
 		p.until(`document.activeElement.textContent === "Deny"`)
 		p.press("Allow")
 		untilAnswered(p, run, map[string]any{"question": "t9", "allow": true})
+	})
+
+	t.Run("all of what it is about can be seen", func(t *testing.T) {
+		api := newFakeAPI(t)
+		run := api.add("a", nil).addRun("x")
+		run.push(lineInit())
+		run.ask("t1", "Edit", map[string]any{"file_path": "/a", "old_string": "", "new_string": strings.Repeat("line\n", 999) + "the last"}, nil)
+		run.ask("t2", "Bash", map[string]any{"command": strings.Repeat("true; ", 5000) + "the end"}, nil)
+		p := openTab(t, browser, api, "#/s/a", desktop, nil)
+		for _, end := range []string{"the last", "the end"} {
+			p.do(chromedp.Focus(".question .more"))
+			p.enter()
+			p.until(`[...document.querySelectorAll(".question pre")].some((e) => e.textContent.trimEnd().endsWith(` + quote(end) + `))`)
+		}
+		if tall := eval[bool](p, `[...document.querySelectorAll(".question .what")].some((e) => e.clientHeight > 400)`); tall {
+			t.Error("an input is shown without a bound")
+		}
 	})
 
 	t.Run("a subagent's question is not folded away", func(t *testing.T) {

@@ -2,9 +2,10 @@
 
 import { copyButton, el, icon, visible } from "./dom.js";
 import { failure, parts, results, summary, title } from "./tools.js";
-import { bytes, duration, oneLine } from "./text.js";
+import { bytes, duration, number, oneLine } from "./text.js";
 
 const longText = 10_000; // characters of one part shown at once: laying out a megabyte of preformatted text takes seconds
+const longDiff = 400; // lines of a change, for the same reason
 
 /** ToolView draws one tool item of run.js; items is where the calls of a subagent go. */
 export class ToolView {
@@ -95,11 +96,15 @@ function block(label, text, { className = "", count = false } = {}) {
 }
 
 function drawDiff({ path, lines }) {
-  const rows = lines.slice(0, 400).map(({ sign, text }) =>
+  const rows = (some) => some.map(({ sign, text }) =>
     el("span", { class: { "-": "gone", "+": "come", " ": "kept" }[sign] }, sign + " ", visible(text), "\n"));
-  if (lines.length > 400) rows.push(el("span", { class: "kept" }, `… ${lines.length - 400} more lines\n`));
-  return el("figure", { class: "code diff" }, el("figcaption", {}, el("span", { class: "lang" }, visible(path))),
-    el("pre", { tabindex: "0", role: "region", "aria-label": "Change" }, rows));
+  const pre = el("pre", { tabindex: "0", role: "region", "aria-label": "Change" }, rows(lines.slice(0, longDiff)));
+  const more = lines.length > longDiff && el("button", { type: "button", class: "more", onclick: () => {
+    pre.append(...rows(lines.slice(longDiff)));
+    more.remove();
+    pre.focus();
+  } }, `Show all ${number(lines.length)} lines`);
+  return el("figure", { class: "code diff" }, el("figcaption", {}, el("span", { class: "lang" }, visible(path))), pre, more);
 }
 
 function drawTodos(todos) {
