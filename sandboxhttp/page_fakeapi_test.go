@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -45,6 +46,7 @@ func newFakeAPI(t *testing.T) *fakeAPI {
 	for route, h := range map[string]http.HandlerFunc{
 		"GET /sandbox": f.list, "POST /sandbox": f.create, "GET /sandbox/{id}": f.get, "DELETE /sandbox/{id}": f.remove,
 		"POST /sandbox/{id}/claude": f.claude, "GET /sandbox/{id}/runs": f.runs, "GET /sandbox/{id}/runs/{run}/events": f.events,
+		"GET /sandbox/{id}/runs/{run}": f.getRun, "POST /sandbox/{id}/runs/{run}/answer": f.answer,
 		"POST /sandbox/{id}/runs/{run}/interrupt": f.interrupt,
 		"GET /sandbox/{id}/versions":              f.versions, "POST /sandbox/{id}/sync": f.sync, "POST /sandbox/{id}/restore": f.restore,
 	} {
@@ -251,6 +253,8 @@ func (f *fakeAPI) runs(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]any{"runs": all})
 }
 
+func (f *fakeAPI) getRun(w http.ResponseWriter, r *http.Request) { writeJSON(w, f.run(r).record()) }
+
 func (f *fakeAPI) run(r *http.Request) *fakeRun {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -275,6 +279,47 @@ func (f *fakeAPI) events(w http.ResponseWriter, r *http.Request) {
 	run.serve(w, r, after)
 }
 
+func (f *fakeAPI) answer(w http.ResponseWriter, r *http.Request) {
+	run := f.run(r)
+	var body map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		f.t.Errorf("POST answer: %v", err)
+	}
+	id, _ := body["question"].(string)
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if settled, ok := run.questions.settle(id); !ok {
+		status, code := 404, "not_found"
+		if settled {
+			status, code = 409, "answered"
+		}
+		writeProblem(w, map[string]any{"status": status, "code": code, "title": http.StatusText(status)})
+		return
+	}
+	run.answers = append(run.answers, body)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// fakeQuestions are those of a run, as GET …/runs/{run} gives the open ones.
+type fakeQuestions struct {
+	open    []map[string]any
+	settled map[string]bool
+}
+
+// settle closes the one of an id. Else it says whether that was closed before.
+func (q *fakeQuestions) settle(id string) (before, ok bool) {
+	i := slices.IndexFunc(q.open, func(one map[string]any) bool { return one["id"] == id })
+	if i < 0 {
+		return q.settled[id], false
+	}
+	q.open = slices.Delete(q.open, i, i+1)
+	if q.settled == nil {
+		q.settled = map[string]bool{}
+	}
+	q.settled[id] = true
+	return false, true
+}
+
 func (f *fakeAPI) interrupt(w http.ResponseWriter, r *http.Request) {
 	run := f.run(r)
 	w.WriteHeader(http.StatusAccepted)
@@ -287,13 +332,16 @@ type fakeRun struct {
 	id, prompt string
 	body       map[string]any
 
-	mu     sync.Mutex
-	frames []string
-	ended  string
-	asked  []int // the ids after which events were asked for
-	wake   chan struct{}
-	cut    chan struct{}
-	half   string // written before the connection is cut
+	mu        sync.Mutex
+	frames    []string
+	ended     string
+	asked     []int // the ids after which events were asked for
+	wake      chan struct{}
+	cut       chan struct{}
+	half      string // written before the connection is cut
+	clean     bool   // it ends as a stream should
+	questions fakeQuestions
+	answers   []map[string]any // that were taken
 }
 
 func (b *fakeBox) addRun(prompt string) *fakeRun {
@@ -305,7 +353,10 @@ func (b *fakeBox) addRun(prompt string) *fakeRun {
 func (run *fakeRun) record() map[string]any {
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	rec := map[string]any{"id": run.id, "prompt": run.prompt, "state": "running", "session_id": "session-1", "started_at": time.Now()}
+	rec := map[string]any{"id": run.id, "prompt": run.prompt, "state": "running", "session_id": "session-1", "started_at": time.Now(), "events": len(run.frames)}
+	if len(run.questions.open) > 0 {
+		rec["questions"] = slices.Clone(run.questions.open)
+	}
 	if run.ended != "" {
 		rec["state"], rec["end"] = "ended", run.ended
 	}
@@ -331,16 +382,55 @@ func (run *fakeRun) push(lines ...string) {
 func (run *fakeRun) end(end, message string) {
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	run.ended = end
+	run.ended, run.questions.open = end, nil
 	data, _ := json.Marshal(map[string]any{"end": end, "error": message, "session_id": "session-1", "cost_usd": 0.0231, "num_turns": 2})
 	run.frame("event: end\ndata: %s", data)
 }
 
-// sever cuts every connection that reads the run, after writing half to it.
-func (run *fakeRun) sever(half string) {
+// ask writes a question of Claude's about a tool use, which waits from then on.
+func (run *fakeRun) ask(id, tool string, input any, more map[string]any) {
+	request := map[string]any{"subtype": "can_use_tool", "tool_name": tool, "input": input, "tool_use_id": id}
+	maps.Copy(request, more)
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	run.half = half
+	run.questions.open = append(run.questions.open, map[string]any{
+		"id": id, "tool": tool, "input": input, "title": request["title"], "description": request["description"], "reason": request["decision_reason"],
+		"asked_at": time.Now(),
+	})
+	run.frame("event: control\ndata: %s", quote(map[string]any{"type": "control_request", "request_id": "ask-" + id, "request": request}))
+}
+
+// takeBack is Claude's word that a question needs no answer any more.
+func (run *fakeRun) takeBack(id string) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.questions.settle(id)
+	run.frame("event: control\ndata: %s", quote(map[string]any{"type": "control_cancel_request", "request_id": "ask-" + id}))
+}
+
+// answerElsewhere settles a question as another client does.
+func (run *fakeRun) answerElsewhere(id string) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.questions.settle(id)
+}
+
+func (run *fakeRun) answered() []map[string]any {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	return slices.Clone(run.answers)
+}
+
+// sever cuts every connection that reads the run, after writing half to it.
+func (run *fakeRun) sever(half string) { run.interruptStreams(half, false) }
+
+// reconnect ends every stream of the run as a server does that ends.
+func (run *fakeRun) reconnect() { run.interruptStreams("event: reconnect\ndata: {}\n\n", true) }
+
+func (run *fakeRun) interruptStreams(last string, clean bool) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.half, run.clean = last, clean
 	close(run.cut)
 	run.cut = make(chan struct{})
 }
@@ -373,6 +463,9 @@ func (run *fakeRun) serve(w http.ResponseWriter, r *http.Request, after int) {
 			defer run.mu.Unlock()
 			io.WriteString(w, run.half)
 			w.(http.Flusher).Flush()
+			if run.clean {
+				return
+			}
 			panic(http.ErrAbortHandler)
 		case <-r.Context().Done():
 			return

@@ -166,6 +166,61 @@ func TestPageLooks(t *testing.T) {
 			p.untilText("3,120 of 10,000 files")
 			return p
 		},
+		"question": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			lists(api)
+			run := api.add("primes", nil).addRun("Publish it")
+			script := "set -e\n" + strings.Repeat("git push origin main --follow-tags --atomic --verbose https://git.example.com/a/rather/long/path.git\n", 30)
+			run.push(lineInit(), lineText("m1", "I'll push the branch."), lineTool("m1", "t1", "Bash", map[string]any{"command": script, "description": "Push"}))
+			run.ask("t1", "Bash", map[string]any{"command": script, "description": "Push the branch and its tags"}, gitPush)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Run git push?")
+			return p
+		},
+		"questions": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			lists(api)
+			run := api.add("primes", nil).addRun("Publish it")
+			run.push(lineInit())
+			edit := map[string]any{"file_path": "/workspace/primes.go", "old_string": "func main() {}\n", "new_string": "func main() {\n\tprint(sieve(100))\n}\n"}
+			run.push(lineTool("m1", "t1", "Bash", map[string]any{"command": "ls"}), lineTool("m1", "t2", "Edit", edit))
+			run.ask("t1", "Bash", map[string]any{"command": "ls"}, nil)
+			run.takeBack("t1")
+			run.ask("t2", "Edit", edit, map[string]any{"default_to_no": true, "title": "Edit primes.go?\u202e"})
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Edit primes.go?")
+			for range 5 {
+				api.refuse("POST /sandbox/{id}/runs/{run}/answer", map[string]any{"status": 503, "code": "elsewhere", "title": "Service Unavailable", "detail": "another server looks after this run; ask again", "retryable": true})
+			}
+			p.press("Allow")
+			p.untilText("Not answered")
+			return p
+		},
+		"choices": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			lists(api)
+			run := api.add("primes", nil).addRun("Set it up")
+			run.push(lineInit(), lineTool("m1", "t1", "AskUserQuestion", choices()))
+			run.ask("t1", "AskUserQuestion", choices(), nil)
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("Which database?")
+			p.click(".option")
+			return p
+		},
+		"restarting": func(t *testing.T) *tab {
+			api := newFakeAPI(t)
+			lists(api)
+			run := api.add("primes", nil).addRun("Set it up")
+			run.push(lineInit(), lineText("m1", "I'll look."))
+			p := openTab(t, browser, api, "#/s/primes", desktop, nil)
+			p.untilText("I'll look.")
+			for range 20 { // longer than it is looked at
+				api.refuse("GET /sandbox/{id}/runs/{run}/events", map[string]any{"status": 503, "code": "shutting_down", "title": "Service Unavailable"})
+			}
+			run.reconnect()
+			p.untilText("The server is being restarted")
+			return p
+		},
 		"token": func(t *testing.T) *tab {
 			api := newFakeAPI(t)
 			api.token = "secret"

@@ -14,7 +14,7 @@ func TestPageModules(t *testing.T) {
 	p := openTab(t, browsertest.Start(t), newFakeAPI(t), "", desktop, nil)
 	for name, test := range map[string]func(*tab){
 		"markdown": testMarkdown, "markdown grows": testMarkdownGrows, "markdown that is hostile": testMarkdownHostile,
-		"event stream": testSSE, "event stream in bytes": testSSEBytes, "run": testRun, "safe text": testSafeText,
+		"event stream": testSSE, "event stream in bytes": testSSEBytes, "run": testRun, "questions": testQuestions, "safe text": testSafeText,
 	} {
 		t.Run(name, func(t *testing.T) { test(p.in(t)) })
 	}
@@ -208,6 +208,7 @@ func testRun(p *tab) {
 		"a delta after the whole": {[]string{lineStart("m1"), lineBlock(0, "text"), lineDelta(0, "a"), lineText("m1", "abc"), lineDelta(0, "abc")}, `text "abc"`},
 		"two texts of a message":  {[]string{lineStart("m1"), lineBlock(0, "text"), lineText("m1", "one"), lineBlock(1, "text"), lineDelta(1, "tw"), lineText("m1", "two")}, `text "one", text "two"`},
 		"without deltas":          {[]string{lineText("m1", "one"), lineText("m1", "two")}, `text "one", text "two"`},
+		"a message without an id": {[]string{`{"type":"assistant","message":{"content":[{"type":"text","text":"a"}]}}`}, `text "a"`},
 		"thinking":                {[]string{lineStart("m1"), lineBlock(0, "thinking"), lineThink(0, "hm"), lineThought("m1", "hmm", 5), lineText("m1", "a")}, `thinking "hmm", text "a"`},
 		"an answer begun again":   {[]string{lineStart("m1"), lineBlock(0, "text"), lineDelta(0, "half"), lineStart("m2"), lineBlock(0, "text"), lineDelta(0, "whole")}, `text "whole" open`},
 		"tools":                   {[]string{tool("t1", "Bash"), tool("t2", "Bash"), lineToolResult("t2", "no", true), lineToolResult("t1", "yes", false)}, `tool Bash done "yes", tool Bash failed "no"`},
@@ -232,6 +233,57 @@ func testRun(p *tab) {
 			}
 		})
 	}
+}
+
+// testQuestions tells a run what the API says of a question that was event 5.
+func testQuestions(p *tab) {
+	waits := `{ state: "running", events: 9, questions: [{ id: "t1", tool: "Bash" }] }`
+	lacks := `{ state: "running", events: 9 }`
+	behind := `{ state: "running", events: 0 }`
+	for name, c := range map[string]struct {
+		loaded string // the record that the page was loaded with
+		steps  []string
+		want   []string
+	}{
+		"asked while one looks on":        {`{}`, nil, []string{"open"}},
+		"of a server that is behind":      {`{}`, []string{"told(" + behind + ")", "told(" + behind + ")"}, []string{"open", "open", "open"}},
+		"it waits":                        {lacks, []string{"told(" + waits + ")"}, []string{"unsure", "open"}},
+		"it waited when loaded":           {waits, nil, []string{"open"}},
+		"lacking once is no answer":       {waits, []string{"told(" + lacks + ")", "told(" + waits + ")", "told(" + lacks + ")"}, []string{"open", "open", "open", "open"}},
+		"lacking twice is one":            {lacks, []string{"told(" + lacks + ")", "told(" + lacks + ")"}, []string{"unsure", "unsure", "answered"}},
+		"until it is asked again":         {waits, []string{"told(" + lacks + ")", "told(" + lacks + ")", "told(" + waits + ")"}, []string{"open", "open", "answered", "open"}},
+		"a result is the last word":       {waits, []string{"result()", "told(" + waits + ")"}, []string{"open", "answered", "answered"}},
+		"of a run that has ended":         {`{ state: "ended" }`, []string{"end()"}, []string{"unsure", "withdrawn"}},
+		"of one that has ended, answered": {`{ state: "ended" }`, []string{"result()", "end()"}, []string{"unsure", "answered", "answered"}},
+	} {
+		p.Run(name, func(t *testing.T) {
+			got := eval[[]string](p.in(t), with("./run.js", `
+				const run = new m.Run(`+c.loaded+`);
+				let n = 3;
+				const line = (data, event = "message") => run.apply({ id: String(++n), event, data });
+				const told = (record) => run.questions.told(record, run.lastID);
+				const result = () => line(`+quote(lineToolResult("t1", "x", false))+`);
+				const end = () => line("{}", "end");
+				line(`+quote(lineTool("m1", "t1", "Bash", map[string]any{}))+`);
+				line('{"type":"control_request","request_id":"r1","request":{"subtype":"can_use_tool","tool_use_id":"t1","tool_name":"Bash"}}', "control");
+				const state = () => run.items.find((i) => i.kind === "question").state;
+				const out = [state()];
+				`+step(c.steps)+`
+				return out;
+			`))
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("states (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func step(steps []string) string {
+	out := ""
+	for _, s := range steps {
+		out += s + "; out.push(state());\n"
+	}
+	return out
 }
 
 // testSafeText shows what cannot be seen.

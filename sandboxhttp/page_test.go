@@ -158,7 +158,7 @@ func TestPageCompression(t *testing.T) {
 		}
 	}
 	t.Logf("the whole page is %d bytes compressed", total)
-	if total > 64<<10 {
+	if total > 80<<10 {
 		t.Errorf("the whole page is %d bytes compressed", total)
 	}
 	if w := get(page, "/", "Accept-Encoding", "gzip;q=0"); w.Header().Get("Content-Encoding") != "" {

@@ -101,6 +101,10 @@ export class API {
     return (await json(await this.#send("GET", `/${enc(id)}/runs`, { signal }))).runs ?? [];
   }
 
+  async run(id, run, signal) {
+    return json(await this.#send("GET", `/${enc(id)}/runs/${enc(run)}`, { signal }));
+  }
+
   /** start sends a prompt, and answers with the run's event stream. */
   start(id, body, key, signal) {
     return this.#send("POST", `/${enc(id)}/claude`, { body, key, stream: true, signal });
@@ -109,6 +113,11 @@ export class API {
   /** events answers with the events of a run after the one given; 204 when there are none left. */
   events(id, run, after, signal) {
     return this.#send("GET", `/${enc(id)}/runs/${enc(run)}/events?after=${after}`, { stream: true, signal, after });
+  }
+
+  /** answer answers a question of a run: body is {question, allow, …}. */
+  async answer(id, run, body, key, signal) {
+    await this.#send("POST", `/${enc(id)}/runs/${enc(run)}/answer`, { body, key, signal });
   }
 
   async interrupt(id, run) {

@@ -62,6 +62,13 @@ class App {
     this.#sidebar.refresh();
   }
 
+  /** asks marks a sandbox in which Claude waits for an answer. */
+  asks(id, on) {
+    this.#sidebar.asking(id, on);
+    const mark = document.querySelector("link[rel=icon]");
+    mark.href = mark.href.replace(/icon(-asks)?\.svg$/, on ? "icon-asks.svg" : "icon.svg");
+  }
+
   isSaving(id) {
     return this.#sidebar.isSaving(id);
   }

@@ -3,13 +3,15 @@
 import { Conversation } from "./conversation.js";
 import { about, announce, toast } from "./dialogs.js";
 import { byID, el, icon } from "./dom.js";
-import { doing, problem, sandboxEnd } from "./explain.js";
+import { problem, sandboxEnd } from "./explain.js";
+import { heading } from "./questionview.js";
 import { notice, RunView } from "./runview.js";
 import { nameOf } from "./sidebar.js";
 import { ago, oneLine } from "./text.js";
+import { summary } from "./tools.js";
 import { Versions } from "./versions.js";
 
-/** Chat shows one sandbox until close. page has composer, follower, remove, drawer, changed. */
+/** Chat shows one sandbox until close. page has composer, follower, remove, drawer, changed, asks. */
 export class Chat {
   #api;
   #page;
@@ -22,6 +24,7 @@ export class Chat {
   #versions;
   #clock;
   #busy = false;
+  #asks = false;
   #closed = false;
   #says = "";
   sandbox = null;
@@ -35,12 +38,16 @@ export class Chat {
       changed: (run) => this.#views.get(run)?.changed(),
       connection: (run, state) => this.#connection(run, state),
       busy: (on) => this.#setBusy(on),
+      asks: (on) => this.#setAsks(on),
       older: (n) => this.#drawOlder(n),
       settled: (run) => this.#settled(run),
       stopFailed: (err) => this.#stopFailed(err),
     });
     this.#versions = new Versions(api, id, { sandbox: () => this.sandbox, changed: () => this.#look() });
-    this.#clock = setInterval(() => this.#views.forEach((v) => v.tick()), 1000);
+    this.#clock = setInterval(() => {
+      this.#views.forEach((v) => v.tick());
+      this.#talk.tick();
+    }, 1000);
   }
 
   /** open loads the sandbox and its conversation. */
@@ -64,6 +71,7 @@ export class Chat {
     clearInterval(this.#clock);
     this.#versions.close();
     this.#talk.close();
+    this.#page.asks(this.id, false);
   }
 
   send(text) {
@@ -93,10 +101,14 @@ export class Chat {
     if (this.#closed) return;
     const before = this.sandbox;
     this.sandbox = sandbox;
-    document.title = nameOf(sandbox) + " · " + this.#page.title;
+    this.#drawTitle();
     this.#drawBar();
     const over = sandbox.state === "ended";
     if (!before || over !== (before.state === "ended")) this.#drawEnded(over);
+  }
+
+  #drawTitle() {
+    if (this.sandbox) document.title = (this.#asks ? "Claude asks · " : "") + nameOf(this.sandbox) + " · " + this.#page.title;
   }
 
   #drawBar() {
@@ -151,6 +163,10 @@ export class Chat {
         this.#talk.again(run);
         this.#page.follower.jump();
       },
+      answer: (question, decision) => this.#talk.answer(run, question, decision),
+      asked: (view) => this.#asked(view),
+      settled: (view, focused) => this.#answered(view, focused),
+      write: () => this.#page.composer.focus(),
     });
     this.#views.set(run, view);
     const i = this.#talk.runs.indexOf(run);
@@ -170,12 +186,36 @@ export class Chat {
     const view = this.#views.get(run);
     view?.connection(state);
     if (state === "lost") announce("Connection lost. Reconnecting.");
+    if (state === "moving") announce("The server is being restarted. Reconnecting.");
   }
 
   #setBusy(on) {
     if (on === this.#busy || this.#closed) return;
     this.#busy = on;
     this.#page.composer.busy(on);
+  }
+
+  #setAsks(on) {
+    if (on === this.#asks || this.#closed) return;
+    this.#asks = on;
+    this.#drawTitle();
+    this.#page.composer.asks(on);
+    this.#page.asks(this.id, on);
+  }
+
+  // Nobody who writes or reads elsewhere is taken away from that.
+  #asked(view) {
+    const { tool, input } = view.question;
+    announce(`Claude waits for your answer. ${heading(view.question).replace(/[^.!?]$/, "$&.")} ${summary({ name: tool, input })}`);
+    if (this.#page.composer.idle && this.#page.follower.following && !document.querySelector("dialog[open]")) view.focus();
+  }
+
+  #answered(view, focused) {
+    announce(view.outcome);
+    if (!focused) return;
+    const next = this.#column.querySelector('.question[data-state="open"] .first, .question[data-state="open"] input');
+    if (next) next.focus();
+    else this.#page.composer.focus();
   }
 
   #settled(run) {

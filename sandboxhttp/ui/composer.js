@@ -2,6 +2,9 @@
 
 import { byID, icon } from "./dom.js";
 
+const working = "Claude is working; you can write ahead.";
+const waiting = "Claude waits for your answer above.";
+
 /** Composer owns the form at the bottom of the page. */
 export class Composer {
   #form = byID("composer");
@@ -50,8 +53,19 @@ export class Composer {
     this.#stop.disabled = false;
     this.#stop.classList.remove("waiting");
     this.#send.hidden = on;
-    this.#tell(on ? "Claude is working; you can write ahead." : "");
+    this.#tell(on ? working : "");
     if (hadFocus && !on) this.focus();
+  }
+
+  /** asks says whether Claude waits for an answer. */
+  asks(on) {
+    if (this.#busy && !this.#stop.disabled) this.#tell(on ? waiting : working);
+  }
+
+  /** idle reports whether nobody is about to write: the box is empty, and nothing else has the focus. */
+  get idle() {
+    const { activeElement: at } = document;
+    return at === null || at === document.body || (this.#form.contains(at) && this.#box.value === "");
   }
 
   stopping() {

@@ -1,5 +1,6 @@
 // The conversation in one sandbox: its runs, loaded, followed and added to. No DOM in here.
 
+import { Answers } from "./answer.js";
 import { newKey } from "./api.js";
 import { followRun, Patience, persist } from "./follow.js";
 import { Run } from "./run.js";
@@ -9,18 +10,20 @@ const abreast = 3; // streams read together: a browser opens six connections to 
 
 /**
  * Conversation tells hooks what happens: added(run, before), removed(run), changed(run), connection(run, state), busy(bool),
- * older(count) and settled(run), when a run has ended that was followed live.
+ * asks(bool) when Claude waits for an answer, older(count) and settled(run), when a run has ended that was followed live.
  */
 export class Conversation {
   runs = [];
   #older = [];
   #fresh = false; // the next message begins a new conversation
   #gone = new AbortController();
+  #answers;
 
   constructor(api, id, hooks) {
     this.api = api;
     this.id = id;
     this.hooks = hooks;
+    this.#answers = new Answers(api, id, { signal: this.#gone.signal, changed: (run) => this.#changed(run) });
   }
 
   /** load brings the newest runs; what was said in them comes while it is read. */
@@ -49,7 +52,21 @@ export class Conversation {
     const known = new Set(this.runs.map((r) => r.record.id));
     for (const r of this.#older) known.add(r.id);
     if (this.runs.some((r) => !r.record.id && !r.failed)) return; // one is being sent: it may be among the unknown
+    for (const run of this.runs) {
+      const record = records.find((r) => r.id === run.record.id);
+      if (record && !run.ended) this.#answers.told(run, record);
+    }
     this.#read(records.filter((r) => !known.has(r.id)).map((r) => this.#add(r)));
+  }
+
+  /** answer answers a question of a run. What goes wrong is put into the question. */
+  answer(run, question, decision) {
+    return this.#answers.send(run, question, decision);
+  }
+
+  /** tick looks after questions that may have been answered elsewhere; it is called about once a second. */
+  tick() {
+    this.#answers.look(this.runs);
   }
 
   /** close lets go of every stream; the runs go on without us. */
@@ -135,12 +152,15 @@ export class Conversation {
         open: (after) => this.api.events(this.id, run.record.id, after, signal),
         apply: (e) => {
           run.apply(e);
-          this.hooks.changed(run);
+          this.#changed(run);
         },
-        state: (s) => this.hooks.connection(run, s),
+        state: (s) => {
+          this.#answers.soon(run); // what was asked may have been answered meanwhile
+          this.hooks.connection(run, s);
+        },
       });
-      if (!run.ended) this.#close(run);
-      this.hooks.changed(run);
+      if (!run.ended) await this.#close(run);
+      this.#changed(run);
       this.#busy();
       if (run.record.state !== "ended") this.hooks.settled(run);
     } catch (err) {
@@ -149,18 +169,24 @@ export class Conversation {
   }
 
   // The server has nothing more and the end was not among it: its own record of the run has to do.
-  #close(run) {
-    const { end = "unknown", error = "", cost_usd, session_id } = run.record;
+  async #close(run) {
+    const record = run.record.state === "ended" ? run.record : await this.api.run(this.id, run.record.id, this.#gone.signal);
+    const { end = "unknown", error = "", cost_usd, session_id } = record;
     run.apply({ id: null, event: "end", data: JSON.stringify({ end, error, cost_usd, session_id }) });
   }
 
   #fail(run, err) {
     if (this.#gone.signal.aborted) return;
     run.failed = err;
-    this.hooks.changed(run);
+    this.#changed(run);
     this.#busy();
     if (err.code === "run_in_progress") this.refresh().catch(() => {}); // shows the run that is in the way; the refusal itself is shown already
     this.hooks.settled(run);
+  }
+
+  #changed(run) {
+    this.hooks.changed(run);
+    this.hooks.asks(this.runs.some((r) => !r.ended && !r.failed && r.questions.waiting.length > 0));
   }
 
   #busy() {

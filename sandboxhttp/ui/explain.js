@@ -74,6 +74,7 @@ export function doing(state, toolTitle) {
   switch (state?.what) {
     case undefined: return "";
     case "starting": return "Starting Claude";
+    case "question": return "Waiting for your answer";
     case "thinking": return "Thinking";
     case "text": return "Writing";
     case "writing tool":

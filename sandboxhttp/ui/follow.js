@@ -40,18 +40,58 @@ export class Patience {
   }
 }
 
+// Moved is why reading a stream stops when its server says that it ends.
+class Moved extends Error {
+  name = "Moved";
+}
+
+const quietly = 30_000; // ms that a server which said that it ends may be away before that counts as a lost connection
+const sure = 1000; // ms for which a stream must last before its server counts as the next one: one that ends answers, too
+
+// Link tells state "live", "moving" (the server ends, and the next one is not there yet) and "lost".
+class Link {
+  #state;
+  #since = 0; // when the server said that it ends; 0: it did not, or the next one is there
+  #timer = 0;
+
+  constructor(state) {
+    this.#state = state;
+  }
+
+  opened() {
+    if (this.#since) this.#timer = setTimeout(() => this.heard(), sure);
+    else this.#state("live");
+  }
+
+  heard() {
+    if (!this.#since) return;
+    this.#since = 0;
+    clearTimeout(this.#timer);
+    this.#state("live");
+  }
+
+  cut(moved) {
+    clearTimeout(this.#timer);
+    if (moved) this.#since ||= Date.now();
+    this.#state(this.#since && Date.now() - this.#since < quietly ? "moving" : "lost");
+  }
+}
+
 /**
- * followRun gives every event of a run to apply, from the first response (or null) to its `end`, and goes on after each cut with the
- * events after the last one seen. state is told "live" and "lost" as the connection comes and goes. It resolves when the run
- * has ended, and rejects with the Problem that makes going on useless, or when signal aborts.
+ * followRun gives every event of a run to apply, from the first response (or null) to its `end`, and goes on after each cut, and after
+ * each server that ends, with the events after the last one seen. state is told "live", "moving" and "lost" as the connection comes and
+ * goes. It resolves when the run has ended, and rejects with the Problem that makes going on useless, or when signal aborts.
  */
 export async function followRun({ open, first = null, run, apply, state = () => {}, patience = new Patience(), signal }) {
+  const link = new Link(state);
   for (let response = first; ; response = null) {
     try {
       response ??= await open(run.lastID);
       if (response.status === 204) return;
-      state("live");
+      link.opened();
       await read(response, (e) => {
+        if (e.event === "reconnect") throw new Moved();
+        link.heard();
         patience.reset();
         apply(e);
       });
@@ -66,7 +106,7 @@ export async function followRun({ open, first = null, run, apply, state = () => 
 
   async function pause(err) {
     if (err?.name === "Problem" && !err.retryable) throw err;
-    state("lost");
+    link.cut(err?.name === "Moved");
     await patience.wait(signal, (err?.retryAfter ?? 0) * 1000);
   }
 }

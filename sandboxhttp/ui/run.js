@@ -1,11 +1,14 @@
 // A run of Claude as data: the CLI's stream-json lines go in, and what is to be shown comes out. No DOM in here.
 
+import { Questions } from "./questions.js";
+
 /**
  * Run collects the events of one run. items is what to show, in order; an item is one of
  *   {kind: "text", text, open}
  *   {kind: "thinking", text, open, ms}
- *   {kind: "tool", id, name, input, partial, result, state, items, seconds}    state: writing, running, done, failed, stopped
+ *   {kind: "tool", id, name, input, partial, result, state, items, seconds}    state: writing, asked, running, done, failed, stopped
  *   {kind: "notice", level, text}
+ *   {kind: "question", …} of questions.js; after is the item that it stands below, or null
  * and has a parent, the tool call it was made under, or null; one that is gone was taken back.
  * Whoever draws it takes the changed ones from touched, and empties that.
  */
@@ -27,6 +30,7 @@ export class Run {
   constructor(record = {}) {
     this.record = record;
     this.sessionID = record.session_id ?? "";
+    this.questions = new Questions(record, { added: (q) => this.#asked(q), changed: (q) => this.#question(q) });
   }
 
   /** apply takes one event of the stream; one whose id was seen already changes nothing, so replays are harmless. */
@@ -39,6 +43,7 @@ export class Run {
     const body = parse(data);
     if (event === "end") this.#finish(body ?? {});
     else if (event === "gap") this.#gap(body ?? {});
+    else if (event === "control") this.questions.control(obj(body), n);
     else if (event === "message" && body !== null && typeof body === "object") this.#read(body);
   }
 
@@ -58,6 +63,7 @@ export class Run {
   /** doing says what goes on now, as {what, name?}; null once the run has ended. */
   doing() {
     if (this.end) return null;
+    if (this.questions.waiting.length > 0) return { what: "question" };
     if (this.retry) return { what: "retry", ...this.retry };
     const live = deepestLive(this.items);
     if (live) return { what: live.kind === "tool" ? (live.state === "writing" ? "writing tool" : "tool") : live.kind, name: live.name };
@@ -82,6 +88,29 @@ export class Run {
         this.retry = null;
         this.result = m;
     }
+  }
+
+  // A question stands below the tool use it is about; a subagent's below the subagent, since that is folded.
+  #asked(q) {
+    let at = this.#tools.get(q.id) ?? null;
+    while (at?.parent) at = at.parent;
+    q.after = at;
+    q.parent = null;
+    this.items.splice(at ? this.items.indexOf(at) + 1 : this.items.length, 0, q);
+  }
+
+  #question(q) {
+    const tool = this.#tools.get(q.id);
+    if (tool) this.#wait(tool);
+    this.#touch(q);
+  }
+
+  // A tool use that waits for an answer does not run.
+  #wait(tool) {
+    const waits = this.questions.waits(tool.id);
+    if (waits && (tool.state === "running" || tool.state === "writing")) tool.state = "asked";
+    else if (!waits && tool.state === "asked") tool.state = "running";
+    this.#touch(tool);
   }
 
   #list(parent) {
@@ -163,7 +192,7 @@ export class Run {
     const stream = this.#streams.get(parent);
     const kind = isTool(b.type) ? "tool" : b.type === "redacted_thinking" ? "thinking" : b.type;
     const fits = (i) => i.kind === kind && !stream.whole.has(i) && (kind !== "tool" || i.id === b.id);
-    let item = stream?.id === id ? [...stream.blocks.values()].find(fits) : null;
+    let item = stream && stream.id === id ? [...stream.blocks.values()].find(fits) : null;
     if (kind === "tool" && !item) item = this.#tools.get(b.id);
     if (kind === "text") item = this.#text(parent, item, str(b.text), m.error);
     else if (kind === "thinking") item = this.#thought(parent, item, b, m);
@@ -190,6 +219,7 @@ export class Run {
     item.input = obj(b.input);
     item.open = false;
     if (item.state === "writing") item.state = "running";
+    this.#wait(item);
     return this.#touch(item, parent);
   }
 
@@ -199,6 +229,7 @@ export class Run {
   }
 
   #toolResult(b) {
+    this.questions.used(b.tool_use_id);
     const item = this.#tools.get(b.tool_use_id);
     if (!item) return;
     item.result = b.content ?? "";
@@ -244,6 +275,7 @@ export class Run {
     this.end = end;
     this.retry = null;
     if (end.session_id) this.sessionID = end.session_id;
+    this.questions.end();
     closeAll(this.items, this.touched);
   }
 }
@@ -275,7 +307,7 @@ function deepestLive(items) {
 
 function closeAll(items, touched) {
   for (const i of items) {
-    const live = i.state === "running" || i.state === "writing";
+    const live = i.state === "running" || i.state === "writing" || i.state === "asked";
     if (live) i.state = "stopped";
     if (live || i.open) touched.add(i);
     i.open = false;

@@ -4,6 +4,7 @@ import { copyButton, el, icon, visible } from "./dom.js";
 import { Markdown, growText } from "./markdown.js";
 import { ToolView } from "./toolview.js";
 import { doing, problem, runEnd } from "./explain.js";
+import { QuestionView } from "./questionview.js";
 import { title } from "./tools.js";
 import { duration, money } from "./text.js";
 
@@ -21,7 +22,7 @@ export class RunView {
   #connection = "live";
   #began = Date.now();
 
-  /** actions: retryNow (reconnect at once), resend (send the prompt again). */
+  /** actions: retryNow (reconnect at once), resend (send the prompt again), and those of a QuestionView. */
   constructor(run, actions) {
     this.#run = run;
     this.#actions = actions;
@@ -44,7 +45,7 @@ export class RunView {
     });
   }
 
-  /** connection is "live" or "lost". */
+  /** connection is "live", "moving" or "lost". */
   connection(state) {
     this.#connection = state;
     this.changed();
@@ -63,7 +64,8 @@ export class RunView {
     run.touched.clear();
     this.#drawNow();
     this.#drawFoot();
-    this.element.setAttribute("aria-busy", String(!run.ended && !run.failed));
+    const busy = !run.ended && !run.failed && run.questions.waiting.length === 0;
+    this.element.setAttribute("aria-busy", String(busy));
   }
 
   #item(item) {
@@ -77,10 +79,12 @@ export class RunView {
   }
 
   #create(item) {
-    const view = item.kind === "tool" ? new ToolView(item) : new views[item.kind](item);
+    const view = item.kind === "tool" ? new ToolView(item) : new views[item.kind](item, this.#actions);
     const home = item.parent ? this.#views.get(item.parent)?.items : null;
     this.#views.set(item, view);
-    (home ?? this.#reply).append(view.element);
+    const above = this.#views.get(item.after)?.element;
+    if (above) lastQuestion(above).after(view.element);
+    else (home ?? this.#reply).append(view.element);
     return view;
   }
 
@@ -89,11 +93,13 @@ export class RunView {
     const over = run.ended || Boolean(run.failed);
     this.#now.hidden = over;
     if (over) return;
-    const lost = this.#connection === "lost";
-    this.#now.classList.toggle("lost", lost);
+    const at = this.#connection;
     const state = run.doing();
+    this.#now.classList.toggle("lost", at === "lost");
+    this.#now.classList.toggle("asks", at === "live" && state?.what === "question");
     const name = state?.name && title({ name: state.name, state: "running" });
-    if (!lost) this.#label.textContent = doing(state, name);
+    if (at === "live") this.#label.textContent = doing(state, name);
+    else if (at === "moving") this.#label.textContent = "The server is being restarted, and Claude works on. Reconnecting…";
     else if (!this.#label.querySelector("button")) this.#label.replaceChildren("Connection lost. Reconnecting… ", el("button", { type: "button", class: "link", onclick: this.#actions.retryNow }, "Reconnect now"));
     this.tick();
   }
@@ -174,4 +180,10 @@ class NoticeView {
   draw() {}
 }
 
-const views = { text: TextView, thinking: ThinkingView, notice: NoticeView };
+// lastQuestion is the last of the questions that stand below an element already, or the element.
+function lastQuestion(at) {
+  while (at.nextElementSibling?.classList.contains("question")) at = at.nextElementSibling;
+  return at;
+}
+
+const views = { text: TextView, thinking: ThinkingView, notice: NoticeView, question: QuestionView };

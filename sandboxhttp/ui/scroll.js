@@ -26,6 +26,11 @@ export class Follower {
     this.#grown();
   }
 
+  /** following reports whether what is written is followed. */
+  get following() {
+    return this.#stuck;
+  }
+
   #gap() {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
     return scrollHeight - scrollTop - clientHeight;

@@ -21,6 +21,7 @@ export class Sidebar {
   #pages = 1;
   #picked = "";
   #saving = new Set();
+  #asking = "";
   #opener = null;
   #says = "";
 
@@ -70,6 +71,12 @@ export class Sidebar {
   saving(id, on) {
     if (on) this.#saving.add(id);
     else this.#saving.delete(id);
+    this.#draw();
+  }
+
+  /** asking marks a sandbox in which Claude waits for an answer. */
+  asking(id, on) {
+    this.#asking = on ? id : "";
     this.#draw();
   }
 
@@ -139,12 +146,13 @@ export class Sidebar {
   #about(s) {
     if (this.#saving.has(s.id)) return s.volume_name ? "Saving…" : "Deleting…";
     if (s.state === "ended") return sandboxEnd(s.end);
+    if (s.id === this.#asking) return "Claude asks you";
     return s.state === "creating" ? "Being created…" : ago(s.created_at);
   }
 
   #row(s) {
     const saving = this.#saving.has(s.id);
-    const state = saving ? "saving" : s.state;
+    const state = saving ? "saving" : s.state !== "ended" && s.id === this.#asking ? "asking" : s.state;
     const about = this.#about(s);
     const link = el("a", { href: "#/s/" + encodeURIComponent(s.id), "aria-current": s.id === this.#picked ? "page" : null, title: s.state === "ended" ? `${about}, ${ago(s.ended_at)}` : null },
       el("span", { class: "dot " + state }), el("span", { class: "name" }, nameOf(s)), el("span", { class: "about" }, about));

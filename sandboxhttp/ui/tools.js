@@ -7,7 +7,7 @@ const titles = {
   Read: ["Read", "Reading"], Write: ["Write", "Writing"], Edit: ["Edit", "Editing"], MultiEdit: ["Edit", "Editing"],
   NotebookEdit: ["Edit", "Editing"], Glob: ["Find files", "Finding files"], Grep: ["Search", "Searching"], LS: ["List", "Listing"],
   WebFetch: ["Fetch", "Fetching"], WebSearch: ["Search the web", "Searching the web"], Task: ["Subagent", "Subagent at work"],
-  Agent: ["Subagent", "Subagent at work"], TodoWrite: ["Plan", "Planning"], ToolSearch: ["Look for tools", "Looking for tools"],
+  Agent: ["Subagent", "Subagent at work"], AskUserQuestion: ["Ask you", "Asking you"], ExitPlanMode: ["Carry out the plan", "Carrying out the plan"], TodoWrite: ["Plan", "Planning"], ToolSearch: ["Look for tools", "Looking for tools"],
 };
 
 /** title names a tool call; live ones in the progressive form. A tool of an MCP server reads "server · tool". */

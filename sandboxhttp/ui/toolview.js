@@ -2,9 +2,10 @@
 
 import { copyButton, el, icon, visible } from "./dom.js";
 import { failure, parts, results, summary, title } from "./tools.js";
-import { bytes, duration, oneLine } from "./text.js";
+import { bytes, duration, number, oneLine } from "./text.js";
 
 const longText = 10_000; // characters of one part shown at once: laying out a megabyte of preformatted text takes seconds
+const longDiff = 400; // lines of a change, for the same reason
 
 /** ToolView draws one tool item of run.js; items is where the calls of a subagent go. */
 export class ToolView {
@@ -37,8 +38,8 @@ export class ToolView {
   }
 
   #drawState(state) {
-    const says = { writing: "being prepared", running: "running", done: "done", failed: "failed", stopped: "stopped" }[state];
-    const mark = { done: "check", failed: "cross", stopped: "pause" }[state];
+    const says = { writing: "being prepared", asked: "waiting for your answer", running: "running", done: "done", failed: "failed", stopped: "stopped" }[state];
+    const mark = { asked: "ask", done: "check", failed: "cross", stopped: "pause" }[state];
     this.#shown.state = state;
     this.element.dataset.state = state;
     this.#state.replaceChildren(mark ? icon(mark) : el("span", { class: "spinner" }), el("span", { class: "offscreen" }, says + ": "));
@@ -61,9 +62,10 @@ export class ToolView {
   }
 }
 
-function drawPart(part) {
+/** drawPart draws one of the parts of what a tool was asked to do. */
+export function drawPart(part) {
   switch (part.type) {
-    case "command": return block("Command", part.text, { className: "command" });
+    case "command": return block("Command", part.text, { className: "command", count: part.text.length > 400 });
     case "note": return el("p", { class: "note" }, visible(part.text));
     case "file": return block(part.path, part.text, { count: true });
     case "diff": return drawDiff(part);
@@ -94,11 +96,15 @@ function block(label, text, { className = "", count = false } = {}) {
 }
 
 function drawDiff({ path, lines }) {
-  const rows = lines.slice(0, 400).map(({ sign, text }) =>
+  const rows = (some) => some.map(({ sign, text }) =>
     el("span", { class: { "-": "gone", "+": "come", " ": "kept" }[sign] }, sign + " ", visible(text), "\n"));
-  if (lines.length > 400) rows.push(el("span", { class: "kept" }, `… ${lines.length - 400} more lines\n`));
-  return el("figure", { class: "code diff" }, el("figcaption", {}, el("span", { class: "lang" }, visible(path))),
-    el("pre", { tabindex: "0", role: "region", "aria-label": "Change" }, rows));
+  const pre = el("pre", { tabindex: "0", role: "region", "aria-label": "Change" }, rows(lines.slice(0, longDiff)));
+  const more = lines.length > longDiff && el("button", { type: "button", class: "more", onclick: () => {
+    pre.append(...rows(lines.slice(longDiff)));
+    more.remove();
+    pre.focus();
+  } }, `Show all ${number(lines.length)} lines`);
+  return el("figure", { class: "code diff" }, el("figcaption", {}, el("span", { class: "lang" }, visible(path))), pre, more);
 }
 
 function drawTodos(todos) {
