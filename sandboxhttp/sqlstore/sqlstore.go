@@ -6,8 +6,8 @@
 //	store, err := sqlstore.Open(ctx, db, sqlstore.PostgreSQL)
 //	h, err := sandboxhttp.New(&sandboxhttp.Config{Store: store, …})
 //
-// The tables are vivarium_sandboxes, vivarium_runs and vivarium_schema; Open makes
-// them. In PostgreSQL they are in the first schema of the search_path.
+// The tables are vivarium_sandboxes, vivarium_runs, vivarium_pool and vivarium_schema;
+// Open makes them. In PostgreSQL they are in the first schema of the search_path.
 package sqlstore
 
 import (
