@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/vivarium-go/vivarium/sandbox"
@@ -42,18 +43,9 @@ func (p *Pool) create(ctx context.Context, owner string, config *Config) (*Sandb
 			return nil, err
 		}
 	}
-	claimed, err := p.claim(ctx, r, config.Sandbox)
-	if err != nil {
-		return nil, err
-	}
-	if claimed != nil {
-		r = claimed
-		p.wakeUp() // for another spare
-	} else if err := p.opts.Store.Save(ctx, r); err != nil {
-		return nil, err
-	}
-	if r.State == StateRunning {
-		return p.sandbox(r), nil
+	s, err := p.claim(ctx, r, config.Sandbox)
+	if s != nil || err != nil {
+		return s, err
 	}
 	return p.await(ctx, r, config.Sandbox)
 }
@@ -97,24 +89,39 @@ func (p *Pool) blank(config *sandbox.Config) *Record {
 	}
 }
 
-// await waits for what Create makes.
+// await saves the intent, and waits for what is made of it. The work is there before the
+// record is, so that nobody here takes it for one that was left behind.
 func (p *Pool) await(ctx context.Context, r *Record, config *sandbox.Config) (*Sandbox, error) {
-	w, err := p.begin(r.Key, func(w *work) { w.fresh, w.rec, w.config = true, r, config })
+	mine := false
+	w, err := p.begin(r.Key, func(w *work) {
+		mine, w.fresh, w.intend, w.rec, w.config = true, true, true, r, config
+	})
 	if err != nil {
 		return nil, err
+	}
+	if !mine {
+		return nil, ErrConflict // a spare that is being ended
 	}
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		return nil, errors.Join(context.Cause(ctx), p.undo(ctx, w))
+		return nil, errors.Join(context.Cause(ctx), p.undo(ctx, r))
 	}
+	return p.outcome(ctx, w)
+}
+
+// outcome is what became of an intent.
+func (p *Pool) outcome(ctx context.Context, w *work) (*Sandbox, error) {
+	err := errors.Join(w.unintended, w.err)
 	switch {
 	case w.refused != nil:
 		return nil, w.refused
-	case w.err != nil && p.ctx.Err() != nil:
+	case errors.Is(w.unintended, ErrConflict) || errors.Is(w.unintended, fs.ErrExist):
+		return nil, w.unintended
+	case err != nil && p.ctx.Err() != nil:
 		return nil, ErrClosed
-	case w.err != nil:
-		return nil, errors.Join(w.err, p.undo(ctx, w))
+	case err != nil:
+		return nil, errors.Join(err, p.undo(ctx, w.rec))
 	case w.rec.State != StateRunning:
 		return nil, fmt.Errorf("%w: it was terminated while it was being made", sandbox.ErrEnded)
 	}

@@ -309,6 +309,8 @@ type world struct {
 	store  *pool.MemoryStore
 	bucket *bucket
 	diary  *diary
+
+	written map[string]string // by owner and ID, what was last; guarded by the bucket's mutex
 }
 
 func newWorld() *world {

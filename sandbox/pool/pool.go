@@ -187,7 +187,7 @@ func (p *Pool) pass(ctx context.Context) time.Time {
 			again = at
 		}
 	}
-	if err := p.restock(ctx, recs); err != nil {
+	if err := p.restock(recs); err != nil {
 		p.warn("cannot make spares", "", err)
 	}
 	return again

@@ -11,8 +11,8 @@ import (
 )
 
 // claim gives a spare to the owner of r, nil where none fits. That is one change of the
-// spare's record: nothing is asked of the provider.
-func (p *Pool) claim(ctx context.Context, r *Record, config *sandbox.Config) (*Record, error) {
+// spare's record: nothing is asked of the provider, unless there is something to fill in.
+func (p *Pool) claim(ctx context.Context, r *Record, config *sandbox.Config) (*Sandbox, error) {
 	if len(p.spares) == 0 || config != nil && hasSecrets(config) {
 		return nil, nil
 	}
@@ -24,30 +24,38 @@ func (p *Pool) claim(ctx context.Context, r *Record, config *sandbox.Config) (*R
 	if err != nil {
 		return nil, err
 	}
+	defer p.wakeUp() // for another spare
 	// In any order, so that those who claim at once do not all claim the same one.
 	for _, i := range rand.Perm(len(list)) {
-		spare := list[i]
-		if !p.fits(spare, r) {
+		if !p.fits(list[i], r) {
 			continue
 		}
-		claimed := *r
-		claimed.Key, claimed.Revision, claimed.Box, claimed.Boxes = spare.Key, spare.Revision, spare.Box, spare.Boxes
-		if r.ID == r.Key {
-			claimed.ID = spare.ID
-		}
-		if p.opts.Fill == nil {
-			claimed.State, claimed.Lease = StateRunning, Lease{}
-		}
-		err := p.opts.Store.Save(ctx, &claimed)
-		if err == nil {
-			return &claimed, nil
-		}
+		s, err := p.claimOne(ctx, list[i], r)
 		if !errors.Is(err, ErrConflict) {
-			p.abandonClaim(ctx, spare.Key, claimed.Owner, err)
-			return nil, err
+			return s, err
 		}
 	}
 	return nil, nil
+}
+
+func (p *Pool) claimOne(ctx context.Context, spare, r *Record) (*Sandbox, error) {
+	claimed := *r
+	claimed.Key, claimed.Revision, claimed.Box, claimed.Boxes = spare.Key, spare.Revision, spare.Box, spare.Boxes
+	if r.ID == r.Key {
+		claimed.ID = spare.ID
+	}
+	if p.opts.Fill != nil {
+		return p.await(ctx, &claimed, nil)
+	}
+	claimed.State, claimed.Lease = StateRunning, Lease{}
+	err := p.opts.Store.Save(ctx, &claimed)
+	switch {
+	case err == nil:
+		return p.sandbox(&claimed), nil
+	case errors.Is(err, ErrConflict) || errors.Is(err, fs.ErrExist):
+		return nil, err
+	}
+	return nil, errors.Join(err, p.undo(ctx, &claimed)) // it may have been made
 }
 
 // fits reports whether a spare lives long enough to be claimed.
@@ -57,18 +65,8 @@ func (p *Pool) fits(spare, r *Record) bool {
 			!spare.Box.ExpiresAt.Before(r.ExpiresAt.Add(p.opts.Grace)))
 }
 
-// abandonClaim undoes a claim that may have been made although the Store did not say so.
-func (p *Pool) abandonClaim(ctx context.Context, key, owner string, err error) {
-	if errors.Is(err, fs.ErrExist) {
-		return
-	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
-	defer stop()
-	_ = p.abandon(ctx, key, owner) // it is tried again
-}
-
 // restock makes the spares that are missing.
-func (p *Pool) restock(ctx context.Context, live []*Record) error {
+func (p *Pool) restock(live []*Record) error {
 	have := map[string]int{}
 	for _, r := range live {
 		if r.Spare != "" && r.State != StateStopping {
@@ -78,7 +76,7 @@ func (p *Pool) restock(ctx context.Context, live []*Record) error {
 	for i, s := range p.opts.Spares {
 		for p.failure(p.spares[i]).again.Before(now()) && have[p.spares[i]] < s.N {
 			have[p.spares[i]]++
-			if err := p.makeSpare(ctx, p.spares[i], s.Config); err != nil {
+			if err := p.makeSpare(p.spares[i], s.Config); err != nil {
 				return err
 			}
 		}
@@ -87,7 +85,7 @@ func (p *Pool) restock(ctx context.Context, live []*Record) error {
 }
 
 // makeSpare begins to make one; how it went is seen at the next pass.
-func (p *Pool) makeSpare(ctx context.Context, k string, config *sandbox.Config) error {
+func (p *Pool) makeSpare(k string, config *sandbox.Config) error {
 	select {
 	case p.slots <- struct{}{}:
 	default:
@@ -96,19 +94,16 @@ func (p *Pool) makeSpare(ctx context.Context, k string, config *sandbox.Config) 
 	r := p.blank(config)
 	r.Spare, r.ExpiresAt = k, r.CreatedAt.Add(p.opts.SpareAge)
 	r.Box = r.nextBox(r.CreatedAt.Add(p.boxTime(r, r.CreatedAt)))
-	err := p.opts.Store.Save(ctx, r)
-	var w *work
-	if err == nil {
-		w, err = p.begin(r.Key, func(w *work) { w.fresh, w.rec = true, r })
-	}
+	w, err := p.begin(r.Key, func(w *work) { w.fresh, w.intend, w.rec = true, true, r })
 	if err != nil {
 		<-p.slots
 		return err
 	}
+	<-w.begun // so that the next pass counts it
 	p.wg.Go(func() {
 		<-w.done
 		<-p.slots
-		p.noteSpare(k, errors.Join(w.refused, w.err))
+		p.noteSpare(k, errors.Join(w.unintended, w.refused, w.err))
 	})
 	return nil
 }

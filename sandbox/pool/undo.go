@@ -7,21 +7,23 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox"
 )
 
-// undo ends what was being made.
-func (p *Pool) undo(ctx context.Context, w *work) error {
+// undo ends what was being made, if it was made for the owner of r.
+func (p *Pool) undo(ctx context.Context, r *Record) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer stop()
-	if err := p.abandon(ctx, w.key, w.rec.Owner); err != nil {
+	ends, err := p.abandon(ctx, r.Key, r.Owner)
+	if err != nil || !ends {
 		return err
 	}
-	return p.finish(ctx, w.key)
+	return p.finish(ctx, r.Key)
 }
 
-// abandon records that nobody wants a sandbox of which its creator knows nothing. When
-// the Store does not take that, it is told later.
-func (p *Pool) abandon(ctx context.Context, key, owner string) error {
-	_, err := p.change(ctx, key, func(r *Record) error {
-		if r.Owner != owner || r.State != StateCreating && r.State != StateRunning {
+// abandon records that nobody wants a sandbox of which its creator knows nothing, and
+// reports whether it ends then. When the Store does not take that, it is told later.
+func (p *Pool) abandon(ctx context.Context, key, owner string) (ends bool, err error) {
+	_, err = p.change(ctx, key, func(r *Record) error {
+		ends = r.Owner == owner
+		if !ends || r.State != StateCreating && r.State != StateRunning {
 			return errSame
 		}
 		r.stop(sandbox.EndCancelled, Stop{Until: now(), Unsaved: true})
@@ -31,10 +33,10 @@ func (p *Pool) abandon(ctx context.Context, key, owner string) error {
 	defer p.mu.Unlock()
 	delete(p.abandoned, key)
 	if err == nil || errors.Is(err, sandbox.ErrNotFound) {
-		return nil
+		return ends, nil
 	}
 	p.abandoned[key] = owner
-	return err
+	return false, err
 }
 
 // tellAbandoned tells the Store what it could not be told before.
@@ -46,7 +48,7 @@ func (p *Pool) tellAbandoned(ctx context.Context) {
 	}
 	p.mu.Unlock()
 	for _, a := range list {
-		_ = p.abandon(ctx, a[0], a[1]) // it is tried again
+		_, _ = p.abandon(ctx, a[0], a[1]) // it is tried again
 	}
 }
 

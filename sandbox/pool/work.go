@@ -16,12 +16,14 @@ import (
 type work struct {
 	p      *Pool
 	key    string
-	fresh  bool            // Create waits for it, and nobody was at it before
+	fresh  bool            // somebody waits for it, and nobody was at it before
 	config *sandbox.Config // with secrets, where Create gave some
+	intend bool            // the record is to be saved first
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	nudged chan struct{} // the record is to be looked at
+	begun  chan struct{} // the record is saved, or will not be
 	done   chan struct{}
 
 	mu        sync.Mutex              // held while the record is changed
@@ -29,8 +31,9 @@ type work struct {
 	interrupt context.CancelCauseFunc // of the step
 
 	// For those who wait, once done is closed.
-	refused error // why there is no sandbox, or why it was not ended
-	err     error // why it could not go on; it is tried again
+	unintended error // why nothing was begun
+	refused    error // why there is no sandbox, or why it was not ended
+	err        error // why it could not go on; it is tried again
 }
 
 type step func(w *work, ctx context.Context) error
@@ -77,7 +80,7 @@ func (p *Pool) begin(key string, set func(*work)) (*work, error) {
 	if w := p.works[key]; w != nil {
 		return w, nil
 	}
-	w := &work{p: p, key: key, nudged: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &work{p: p, key: key, nudged: make(chan struct{}, 1), begun: make(chan struct{}), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancelCause(p.ctx)
 	if set != nil {
 		set(w)
@@ -97,6 +100,13 @@ func (w *work) nudge() {
 
 func (w *work) run() {
 	defer w.finish()
+	if w.intend {
+		w.unintended = w.p.opts.Store.Save(w.ctx, w.rec)
+	}
+	close(w.begun)
+	if w.unintended != nil {
+		return
+	}
 	if w.rec == nil {
 		if w.err = w.acquire(); w.err != nil {
 			return
