@@ -36,7 +36,7 @@ func (w *work) stop(ctx context.Context) error {
 
 // save saves the workspace of a sandbox that is to end.
 func (w *work) save(ctx context.Context) error {
-	err := w.saveBox(ctx)
+	ended, err := w.saveBox(ctx)
 	if err == nil {
 		return w.update(ctx, func(r *Record) error {
 			r.Stop.Saved, r.SavedAt, r.UnsavedAt = true, now(), zero
@@ -46,38 +46,57 @@ func (w *work) save(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return err
 	}
-	if w.rec.Stop.Keep && !gone(err) {
+	if ended || !w.rec.Stop.Keep && !now().Before(w.rec.Stop.Until) {
+		return w.update(ctx, func(r *Record) error {
+			r.Stop.Unsaved, r.Error = true, err.Error()
+			return nil
+		})
+	}
+	if w.rec.Stop.Keep {
 		w.refused = err
 		return w.update(ctx, func(r *Record) error {
 			r.State, r.End, r.Stop, r.Error = StateRunning, "", nil, err.Error()
 			return nil
 		})
 	}
-	if gone(err) || !now().Before(w.rec.Stop.Until) {
-		return w.update(ctx, func(r *Record) error {
-			r.Stop.Unsaved, r.Error = true, err.Error()
-			return nil
-		})
-	}
 	return errors.Join(err, w.tellUnsaved(ctx, true, err))
 }
 
-// saveBox saves the workspace.
-func (w *work) saveBox(ctx context.Context) error {
+// saveBox saves the workspace. Whether it cannot be saved because the sandbox has ended
+// is asked of the provider: a hook's error may match sandbox.ErrNotFound for reasons of
+// its own.
+func (w *work) saveBox(ctx context.Context) (ended bool, err error) {
 	h, err := w.p.hold(ctx, w.rec.Box.ID)
 	if err != nil {
-		return err
+		return gone(err), err
 	}
 	defer w.p.drop(h)
 	if w.p.opts.Save == nil {
-		return nil
+		return false, nil
 	}
-	again := func(err error) bool { return !gone(err) }
-	return retry(ctx, again, func(ctx context.Context) error {
-		ctx, stop := context.WithTimeout(ctx, w.p.opts.SaveTime)
-		defer stop()
-		return w.p.opts.Save(ctx, w.copy(), h.sb)
+	err = retry(ctx, func(error) bool { return !ended }, func(ctx context.Context) error {
+		err := w.saveOnce(ctx, h.sb)
+		if err != nil && ctx.Err() == nil {
+			ended = w.p.hasEnded(ctx, w.rec.Box.ID)
+		}
+		return err
 	})
+	return ended, err
+}
+
+func (w *work) saveOnce(ctx context.Context, sb *sandbox.Sandbox) error {
+	ctx, stop := context.WithTimeout(ctx, w.p.opts.SaveTime)
+	defer stop()
+	return w.p.opts.Save(ctx, w.copy(), sb)
+}
+
+// hasEnded reports whether the provider says so.
+func (p *Pool) hasEnded(ctx context.Context, id string) bool {
+	sb, err := p.opts.Provider.Attach(ctx, id)
+	if err == nil {
+		_ = sb.Close() // only that it runs was asked
+	}
+	return gone(err)
 }
 
 // end ends the sandbox.

@@ -220,7 +220,7 @@ func (p *Pool) look(r *Record) time.Time {
 	p.wg.Go(func() {
 		<-w.done
 		<-p.slots
-		if w.err != nil && !errors.Is(w.err, errHeld) {
+		if w.err != nil && !errors.Is(w.err, errHeld) && !errors.Is(w.err, errForgotten) {
 			p.warn("work on a sandbox failed; it is tried again", r.ID, w.err)
 		}
 		p.wakeUp()

@@ -39,7 +39,7 @@ func (w *work) rollOver(ctx context.Context) error {
 // saveOld saves the workspace for the successor. While it cannot be, there is none, and
 // the sandbox goes on.
 func (w *work) saveOld(ctx context.Context) error {
-	err := w.saveBox(ctx)
+	ended, err := w.saveBox(ctx)
 	switch {
 	case err == nil:
 		return w.update(ctx, func(r *Record) error {
@@ -51,7 +51,7 @@ func (w *work) saveOld(ctx context.Context) error {
 		})
 	case ctx.Err() != nil:
 		return err
-	case gone(err):
+	case ended:
 		return w.recordEnd(ctx)
 	}
 	dropped := w.update(ctx, func(r *Record) error {

@@ -77,12 +77,8 @@ func (p *Pool) claimOrEnd(ctx context.Context, info *sandbox.Info, byKey map[str
 // checkLoss has it recorded that a sandbox ended which the provider did not list, if an
 // attempt to attach to it says so too.
 func (p *Pool) checkLoss(ctx context.Context, r *Record) error {
-	sb, err := p.opts.Provider.Attach(ctx, r.Box.ID)
-	if err == nil {
-		return sb.Close()
-	}
-	if !gone(err) {
-		return err
+	if !p.hasEnded(ctx, r.Box.ID) {
+		return nil
 	}
 	return p.recordLoss(ctx, r)
 }

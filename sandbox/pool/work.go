@@ -41,6 +41,8 @@ type step func(w *work, ctx context.Context) error
 var (
 	// errHeld: another process is at work.
 	errHeld = errors.New("another process is at work on the sandbox")
+	// errForgotten: there is no record any more.
+	errForgotten = errors.New("the record was deleted")
 	// errLost: it took over from this one.
 	errLost = errors.New("another process has taken over the work on the sandbox")
 	// errGoal: something else is to become of the sandbox now.
@@ -131,7 +133,7 @@ func (w *work) finish() {
 	w.cancel(nil)
 	w.p.mu.Lock()
 	delete(w.p.works, w.key)
-	if w.err == nil || errors.Is(w.err, errHeld) || errors.Is(w.err, sandbox.ErrNotFound) {
+	if w.err == nil || errors.Is(w.err, errHeld) || errors.Is(w.err, errForgotten) {
 		delete(w.p.failed, w.key)
 	} else {
 		f := w.p.failed[w.key]
@@ -151,6 +153,9 @@ func (w *work) acquire() error {
 		r.Lease = w.p.lease()
 		return nil
 	})
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return errForgotten
+	}
 	w.rec = rec
 	return err
 }
