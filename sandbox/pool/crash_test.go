@@ -50,6 +50,13 @@ func (k *process) arm(left int, after bool) {
 	k.armed, k.left, k.after = true, left, after
 }
 
+// mend lets all happen again.
+func (k *process) mend() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.armed = false
+}
+
 // survived reports whether it had calls left.
 func (k *process) survived() bool {
 	k.mu.Lock()
@@ -279,4 +286,54 @@ func TestKilledWhileClaiming(t *testing.T) {
 			use(t, s)
 		}
 	})
+}
+
+// Nothing answers from some call on, and later all does. Create leaves nothing when it
+// failed.
+func TestOutageWhileCreating(t *testing.T) {
+	for _, spares := range []bool{false, true} {
+		for _, after := range []bool{false, true} {
+			for n, survived := 1, false; !survived; n++ {
+				synctest.Test(t, func(t *testing.T) {
+					survived = outage(t, n, after, spares)
+				})
+				if t.Failed() {
+					t.Fatalf("without an answer to call %d, which happens: %v; with spares: %v", n, after, spares)
+				}
+			}
+		}
+	}
+}
+
+func outage(t *testing.T, n int, after, spares bool) (survived bool) {
+	w, k := newWorld(), new(process)
+	opts := k.options(w.options())
+	if spares {
+		opts.Spares = []pool.Spare{{N: 1}}
+	}
+	p := w.open(t, opts)
+	time.Sleep(time.Second)
+	k.arm(n, after)
+	ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+	defer stop()
+	_, err := p.Create(ctx, "acme", nil)
+	survived = k.survived()
+	time.Sleep(time.Minute)
+	k.mend()
+	time.Sleep(30 * time.Minute)
+	list, listErr := p.List(t.Context(), "acme")
+	if listErr != nil {
+		t.Fatal(listErr)
+	}
+	running := 0
+	for _, r := range list {
+		if r.State == pool.StateRunning {
+			running++
+		}
+	}
+	if err == nil && running != 1 || err != nil && running != 0 {
+		t.Errorf("Create: %v, and %d run", err, running)
+	}
+	w.wantWhole(t)
+	return survived
 }

@@ -94,7 +94,8 @@ func (p *Pool) blank(config *sandbox.Config) *Record {
 func (p *Pool) await(ctx context.Context, r *Record, config *sandbox.Config) (*Sandbox, error) {
 	mine := false
 	w, err := p.begin(r.Key, func(w *work) {
-		mine, w.fresh, w.intend, w.rec, w.config = true, true, true, r, config
+		mine, w.fresh, w.rec, w.config = true, true, r, config
+		w.intend = func() error { return p.opts.Store.Save(ctx, r) }
 	})
 	if err != nil {
 		return nil, err
@@ -105,6 +106,7 @@ func (p *Pool) await(ctx context.Context, r *Record, config *sandbox.Config) (*S
 	select {
 	case <-w.done:
 	case <-ctx.Done():
+		<-w.begun // there is nothing to undo before; saving has ended with ctx
 		return nil, errors.Join(context.Cause(ctx), p.undo(ctx, r))
 	}
 	return p.outcome(ctx, w)
@@ -114,14 +116,14 @@ func (p *Pool) await(ctx context.Context, r *Record, config *sandbox.Config) (*S
 func (p *Pool) outcome(ctx context.Context, w *work) (*Sandbox, error) {
 	err := errors.Join(w.unintended, w.err)
 	switch {
-	case w.refused != nil:
+	case w.refused != nil && err == nil:
 		return nil, w.refused
 	case errors.Is(w.unintended, ErrConflict) || errors.Is(w.unintended, fs.ErrExist):
 		return nil, w.unintended
 	case err != nil && p.ctx.Err() != nil:
 		return nil, ErrClosed
 	case err != nil:
-		return nil, errors.Join(err, p.undo(ctx, w.rec))
+		return nil, errors.Join(w.refused, err, p.undo(ctx, w.rec))
 	case w.rec.State != StateRunning:
 		return nil, fmt.Errorf("%w: it was terminated while it was being made", sandbox.ErrEnded)
 	}

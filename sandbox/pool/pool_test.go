@@ -27,9 +27,9 @@ func TestLife(t *testing.T) {
 		if r := record(t, s); r.Labels["name"] != "first" || r.Owner != "acme" || len(r.Busy) != 0 {
 			t.Errorf("the record is %+v", r)
 		}
-		b := w.place.boxes[0]
-		if b.info.Tags[pool.TagPool] != "pool" || b.info.Tags["mine"] != "yes" || !slices.Contains(b.config.Env, "A=1") {
-			t.Errorf("the sandbox was made of %+v", b.config)
+		c := w.place.made()[0]
+		if c.Tags[pool.TagPool] != "pool" || c.Tags["mine"] != "yes" || !slices.Contains(c.Env, "A=1") {
+			t.Errorf("the sandbox was made of %+v", c)
 		}
 		if err := s.Terminate(t.Context(), nil); err != nil {
 			t.Fatal(err)
@@ -119,7 +119,7 @@ func TestRefused(t *testing.T) {
 	if _, err := p.Create(t.Context(), "many", nil); !errors.Is(err, errOnPurpose) {
 		t.Errorf("not admitted: %v", err)
 	}
-	if n := len(w.place.boxes); n != 0 {
+	if n := len(w.place.made()); n != 0 {
 		t.Errorf("%d sandboxes were made", n)
 	}
 }
@@ -221,10 +221,7 @@ func TestCreationFails(t *testing.T) {
 				if _, err := p.Get(t.Context(), "acme", "one"); !errors.Is(err, sandbox.ErrNotFound) && name != "made, and never heard of" {
 					t.Errorf("Get: %v", err)
 				}
-				w.place.mu.Lock()
-				made := len(w.place.boxes)
-				w.place.mu.Unlock()
-				if made > 1 {
+				if made := len(w.place.made()); made > 1 {
 					t.Errorf("%d sandboxes were made", made)
 				}
 			})

@@ -33,7 +33,9 @@ func TestRollover(t *testing.T) {
 			return nil
 		}
 		p := w.open(t, opts)
-		s := create(t, p, "acme", &pool.Config{Sandbox: &sandbox.Config{Env: map[string]string{"A": "1"}}})
+		s := create(t, p, "acme", &pool.Config{Sandbox: &sandbox.Config{
+			Env: map[string]string{"A": "1"}, Secrets: map[string]sandbox.Secret{"GIVEN": sandbox.NewSecret("once")},
+		}})
 		first, release := use(t, s)
 		w.place.write(first.ID(), "work")
 		release()
@@ -47,9 +49,12 @@ func TestRollover(t *testing.T) {
 		if second.ID() == first.ID() || w.place.read(second.ID()) != "work" {
 			t.Errorf("%s after %s has %q", second, first, w.place.read(second.ID()))
 		}
-		b := w.place.boxes[1]
-		if !slices.Contains(b.config.Env, "A=1") || !slices.Contains(b.config.Secrets, "KEY=of acme") {
-			t.Errorf("the successor has the environment %q", b.config.Env)
+		if made := w.place.made()[0].Secrets; !slices.Equal(made, []string{"GIVEN=once", "KEY=of acme"}) {
+			t.Errorf("the first one has %d secrets", len(made))
+		}
+		c := w.place.made()[1]
+		if !slices.Contains(c.Env, "A=1") || !slices.Equal(c.Secrets, []string{"KEY=of acme"}) {
+			t.Errorf("the successor has the environment %q", c.Env)
 		}
 		if _, err := first.Info(t.Context()); err != nil {
 			t.Error(err)

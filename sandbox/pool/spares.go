@@ -94,7 +94,10 @@ func (p *Pool) makeSpare(k string, config *sandbox.Config) error {
 	r := p.blank(config)
 	r.Spare, r.ExpiresAt = k, r.CreatedAt.Add(p.opts.SpareAge)
 	r.Box = r.nextBox(r.CreatedAt.Add(p.boxTime(r, r.CreatedAt)))
-	w, err := p.begin(r.Key, func(w *work) { w.fresh, w.intend, w.rec = true, true, r })
+	w, err := p.begin(r.Key, func(w *work) {
+		w.fresh, w.rec = true, r
+		w.intend = func() error { return p.opts.Store.Save(w.ctx, r) }
+	})
 	if err != nil {
 		<-p.slots
 		return err

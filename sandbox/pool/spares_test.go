@@ -121,7 +121,7 @@ func TestClaimFits(t *testing.T) {
 				t.Fatalf("%+v took a spare", c)
 			}
 		}
-		if env := w.place.boxes[5].config.Secrets; len(env) != 1 || env[0] != "KEY=k" {
+		if env := w.place.made()[5].Secrets; len(env) != 1 || env[0] != "KEY=k" {
 			t.Errorf("the secrets are %d", len(env))
 		}
 		w.wantWhole(t)
@@ -138,7 +138,7 @@ func TestSparesAge(t *testing.T) {
 		opts.Provider = sandbox.NewProvider(sandboxtest.Faulty(w.place, &faults))
 		p := w.open(t, opts)
 		time.Sleep(5 * time.Hour)
-		if made := len(w.place.boxes); w.spares(t) != 2 || made < 8 || made > 14 {
+		if made := len(w.place.made()); w.spares(t) != 2 || made < 8 || made > 14 {
 			t.Errorf("%d spares of %d", w.spares(t), made)
 		}
 		faults.On(sandboxtest.OpCreate, 0, sandboxtest.Fault{Err: driver.ErrInvalid})
@@ -227,7 +227,7 @@ func TestConfigureSpare(t *testing.T) {
 		if len(owners) != 4 {
 			t.Errorf("asked for %q", owners)
 		}
-		if env := w.place.boxes[0].config.Env; len(env) != 1 || env[0] != "MADE=yes" {
+		if env := w.place.made()[0].Env; len(env) != 1 || env[0] != "MADE=yes" {
 			t.Errorf("a spare has the environment %q", env)
 		}
 	})

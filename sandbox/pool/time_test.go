@@ -237,12 +237,13 @@ func TestSweep(t *testing.T) {
 		w := newWorld()
 		mine, stranger := w.open(t, nil), w.open(t, &pool.Options{Provider: w.place.provider(), Name: "other"})
 		kept := []*pool.Sandbox{create(t, mine, "acme", nil), create(t, stranger, "acme", nil)}
+		time.Sleep(30 * time.Second)
 		for _, tags := range []map[string]string{{pool.TagPool: "pool", pool.TagBox: "sb-gone-1"}, {pool.TagPool: "pool"}, {}} {
 			if _, err := w.place.provider().Create(t.Context(), &sandbox.Config{Tags: tags, Timeout: time.Hour}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(time.Second)
+		time.Sleep(50 * time.Second)
 		if n := len(w.place.running()); n != 5 {
 			t.Errorf("%d sandboxes run before they are a minute old", n)
 		}
@@ -288,7 +289,9 @@ func TestShutdown(t *testing.T) {
 				return ctx.Err()
 			}
 		}
-		p, hurried := w.open(t, opts), w.open(t, opts)
+		apart := *opts // so that neither does the other's work
+		apart.Name = "other"
+		p, hurried := w.open(t, opts), w.open(t, &apart)
 		s, other := create(t, p, "acme", nil), create(t, hurried, "globex", nil)
 		ended := make(chan error, 2)
 		for _, s := range []*pool.Sandbox{s, other} {
@@ -314,7 +317,8 @@ func TestShutdown(t *testing.T) {
 			t.Error(err)
 		}
 		wantState(t, s, pool.StateTerminated, sandbox.EndCancelled)
-		w.open(t, nil) // finishes what the other one could not
+		apart.Save = nil
+		w.open(t, &apart) // finishes what the hurried one could not
 		time.Sleep(time.Minute)
 		wantState(t, other, pool.StateTerminated, sandbox.EndCancelled)
 		w.wantWhole(t)

@@ -18,7 +18,7 @@ type work struct {
 	key    string
 	fresh  bool            // somebody waits for it, and nobody was at it before
 	config *sandbox.Config // with secrets, where Create gave some
-	intend bool            // the record is to be saved first
+	intend func() error    // saves the record, which is done first
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -102,8 +102,8 @@ func (w *work) nudge() {
 
 func (w *work) run() {
 	defer w.finish()
-	if w.intend {
-		w.unintended = w.p.opts.Store.Save(w.ctx, w.rec)
+	if w.intend != nil {
+		w.unintended = w.intend()
 	}
 	close(w.begun)
 	if w.unintended != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandbox/pool/pooltest"
+	"github.com/vivarium-go/vivarium/sandbox/sandboxtest"
 	"github.com/vivarium-go/vivarium/sandboxhttp/sqlstore"
 )
 
@@ -161,4 +162,73 @@ func ExampleStore_Pool() {
 	// Output:
 	// <nil> 1
 	// true
+}
+
+// Two servers with a database and a provider in common have their pools in common: what
+// one made the other uses and ends, and what a third one left behind is taken over.
+func TestPoolsOfTwoServers(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		provider := sandboxtest.NewProvider(t, nil)
+		open := func() *pool.Pool {
+			p, err := pool.Open(t.Context(), &pool.Options{Provider: provider, Store: d.open(t).Pool(), Spares: []pool.Spare{{N: 1}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		killed := open()
+		left, err := killed.Create(t.Context(), "acme", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := killed.Close(); err != nil {
+			t.Fatal(err)
+		}
+		pools := []*pool.Pool{open(), open()}
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() { passOn(t, pools[i%2], pools[(i+1)%2]) })
+		}
+		wg.Wait()
+		if err := pools[0].Terminate(t.Context(), "acme", left.ID(), nil); err != nil {
+			t.Error(err)
+		}
+		for _, p := range pools {
+			if list, err := p.List(t.Context(), "acme"); err != nil || len(list) != 5 {
+				t.Errorf("%d sandboxes, %v", len(list), err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// passOn makes a sandbox in one server, and uses and ends it in another.
+func passOn(t *testing.T, from, to *pool.Pool) {
+	made, err := from.Create(t.Context(), "acme", nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	s, err := to.Get(t.Context(), "acme", made.ID())
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	sb, release, err := s.Use(t.Context())
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if err := sb.Command(t.Context(), "true").Run(); err != nil {
+		t.Error(err)
+	}
+	release()
+	if err := s.Terminate(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	if r, err := made.Record(t.Context()); err != nil || r.State != pool.StateTerminated {
+		t.Errorf("%+v, %v", r, err)
+	}
 }
