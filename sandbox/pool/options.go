@@ -117,6 +117,7 @@ const (
 	awaitEvery   = 250 * time.Millisecond
 	maxAtOnce    = 16          // sandboxes worked on in the background
 	minOrphanAge = time.Minute // for what no record owns to be ended
+	spareLead    = time.Minute // from the making of a spare to the end of the one that it replaces
 	maxNameBytes = 255
 )
 

@@ -68,8 +68,9 @@ func (p *Pool) fits(spare, r *Record) bool {
 // restock makes the spares that are missing.
 func (p *Pool) restock(live []*Record) error {
 	have := map[string]int{}
+	soon := now().Add(min(spareLead, p.opts.SpareAge/4)) // its successor is to be ready before it ends
 	for _, r := range live {
-		if r.Spare != "" && r.State != StateStopping {
+		if r.Spare != "" && r.State != StateStopping && r.ExpiresAt.After(soon) {
 			have[r.Spare]++
 		}
 	}

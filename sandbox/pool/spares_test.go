@@ -137,7 +137,7 @@ func TestSparesAge(t *testing.T) {
 		opts := w.withSpares()
 		opts.Provider = sandbox.NewProvider(sandboxtest.Faulty(w.place, &faults))
 		p := w.open(t, opts)
-		time.Sleep(5 * time.Hour)
+		time.Sleep(5*time.Hour + 30*time.Minute)
 		if made := len(w.place.made()); w.spares(t) != 2 || made < 8 || made > 14 {
 			t.Errorf("%d spares of %d", w.spares(t), made)
 		}

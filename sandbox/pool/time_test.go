@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,10 +51,16 @@ func TestIdle(t *testing.T) {
 		p := w.open(t, opts)
 		s := create(t, p, "acme", nil)
 		_, turn := use(t, s)
+		if r := record(t, s); len(r.Busy) != 1 {
+			t.Errorf("in use by %v", r.Busy)
+		}
 		_, question := use(t, s)
 		time.Sleep(3 * time.Hour)
 		turn()
 		turn() // again does nothing
+		if r := record(t, s); len(r.Busy) != 1 {
+			t.Errorf("after one of two let go it is in use by %v", r.Busy)
+		}
 		time.Sleep(3 * time.Hour)
 		wantState(t, s, pool.StateRunning, "")
 		w.diary.want(t)
@@ -334,7 +341,9 @@ func TestOneEnds(t *testing.T) {
 		opts := w.options()
 		opts.Provider = sandbox.NewProvider(sandboxtest.Faulty(w.place, &faults))
 		save := opts.Save
+		var begun atomic.Int32
 		opts.Save = func(ctx context.Context, r *pool.Record, sb *sandbox.Sandbox) error {
+			begun.Add(1)
 			select {
 			case <-time.After(2 * time.Minute): // longer than a lease
 				return save(ctx, r, sb)
@@ -348,7 +357,7 @@ func TestOneEnds(t *testing.T) {
 		s := create(t, w.open(t, opts), "acme", &pool.Config{Sandbox: &sandbox.Config{Timeout: time.Hour}})
 		time.Sleep(time.Hour + 5*time.Minute)
 		wantState(t, s, pool.StateTerminated, sandbox.EndLifetime)
-		if w.bucket.saves != 1 || faults.Calls(sandboxtest.OpTerminate) > 2 { // one of the provider, one of the sandbox
+		if begun.Load() != 1 || w.bucket.saves != 1 || faults.Calls(sandboxtest.OpTerminate) > 2 { // one of the provider, one of the sandbox
 			t.Errorf("saved %d times, ended %d times", w.bucket.saves, faults.Calls(sandboxtest.OpTerminate))
 		}
 		w.diary.want(t, "warning lifetime", "ended lifetime")
