@@ -7,8 +7,8 @@
 //	h, err := sandboxhttp.New(&sandboxhttp.Config{Store: store, …})
 //
 // The tables are vivarium_sandboxes, vivarium_runs, vivarium_usage_places,
-// vivarium_usage_entries, vivarium_usage_days and vivarium_schema; Open makes them. In
-// PostgreSQL they are in the first schema of the search_path.
+// vivarium_usage_entries, vivarium_usage_days, vivarium_pool and vivarium_schema; Open
+// makes them. In PostgreSQL they are in the first schema of the search_path.
 package sqlstore
 
 import (
