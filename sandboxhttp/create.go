@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
@@ -169,13 +170,13 @@ func (c *creation) label() {
 func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	h.naming.Lock()
 	defer h.naming.Unlock()
-	err := h.mayCreate(ctx, c.rec)
+	err := h.takeSandbox(ctx, c.rec)
 	if err != nil {
 		// Some may have ended since anybody looked.
 		if err := h.reconcile(ctx, c.rec.Account); err != nil {
 			return err
 		}
-		err = h.mayCreate(ctx, c.rec)
+		err = h.takeSandbox(ctx, c.rec)
 	}
 	if err != nil {
 		return err
@@ -191,6 +192,7 @@ func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	if err := h.store.SaveSandbox(ctx, c.rec); err != nil {
 		c.cancel(nil)
 		h.dropBox(c.rec.ID)
+		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
 		return err
 	}
 	return nil
@@ -227,6 +229,9 @@ func (h *Handler) abandon(c *creation) {
 	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
 		h.log.Error("cannot forget a sandbox that was not made", "sandbox", c.rec.ID, "error", err)
 	}
+	if c.box.left == nil {
+		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
+	}
 	h.dropBox(c.rec.ID)
 }
 
@@ -238,6 +243,8 @@ func (h *Handler) create(c *creation) {
 	if err == nil {
 		if err = h.furnish(c, sb); err != nil {
 			c.box.left = h.destroy(sb)
+		} else {
+			h.countSandbox(c.rec)
 		}
 	}
 	if err != nil && context.Cause(c.ctx) == errDeleted {

@@ -220,16 +220,19 @@ func (h *Handler) terminate(b *box, rec *Sandbox) error {
 func (h *Handler) recordDeletion(b *box, rec *Sandbox) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
+	var over *Sandbox
 	err := h.change(ctx, b.account, b.id, func(now *Sandbox) bool {
 		now.observe(&sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndCancelled})
 		if rec.Saved {
 			now.Version, now.Saved = rec.Version, true
 		}
+		over = now
 		return true
 	})
 	if err != nil {
 		return err
 	}
+	h.freeSandbox(over)
 	if err := b.close(); err != nil {
 		h.log.Warn("cannot let go of a sandbox", "sandbox", b.id, "error", err)
 	}

@@ -131,6 +131,7 @@ func (h *Handler) settleMaking(ctx context.Context, account, id string, info *sa
 	if info == nil {
 		info = &sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndUnknown}
 	}
+	var settled *Sandbox
 	err := h.change(ctx, account, id, func(rec *Sandbox) bool {
 		runs := info.State == sandbox.StateRunning
 		// One that was made here counts as made when its record says so.
@@ -139,10 +140,18 @@ func (h *Handler) settleMaking(ctx context.Context, account, id string, info *sa
 		}
 		rec.ProviderID = info.ID
 		rec.observe(info)
+		settled = rec
 		return true
 	})
 	if errors.Is(err, ErrNotFound) {
 		return nil
+	}
+	switch {
+	case err != nil || settled == nil:
+	case settled.State == StateRunning:
+		h.countSandbox(settled)
+	case info.ID != "": // else another server may still be making it: its place is let go of when that is too old
+		h.freeSandbox(settled)
 	}
 	return err
 }
