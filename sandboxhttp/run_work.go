@@ -35,8 +35,8 @@ func (r *run) work() {
 			r.leave()
 		}
 	}()
-	if limit := r.h.limits.RunTime; limit > 0 {
-		timer := time.AfterFunc(time.Until(r.rec.StartedAt.Add(limit)), func() { r.kill(errRunTime) })
+	if r.limit > 0 {
+		timer := time.AfterFunc(time.Until(r.rec.StartedAt.Add(r.limit)), func() { r.kill(errRunTime) })
 		defer timer.Stop()
 	}
 	if !r.h.durable {

@@ -95,7 +95,10 @@ func (h *Handler) goOn(b *box, rec *Run, w runlog.Writer, from runlog.Info) erro
 	b.mu.Lock()
 	b.runs[r.id] = r
 	b.mu.Unlock()
-	err := h.start("run", r.work)
+	err := r.takeAgain()
+	if err == nil {
+		err = h.start("run", r.work)
+	}
 	if err != nil {
 		b.forgetRun(r.id)
 		r.let()
