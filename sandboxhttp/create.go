@@ -24,6 +24,7 @@ type creation struct {
 	box    *box
 	config *sandbox.Config
 	volume *storage.Volume
+	fill   *transfer // from the volume
 
 	ctx    context.Context // ends when nobody wants the sandbox any more
 	cancel context.CancelCauseFunc
@@ -83,7 +84,13 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 	}
 	c.rec = newRecord(p.Account, q)
 	c.label()
+	if c.volume != nil {
+		if c.fill, err = h.beginTransfer(ctx, p.Account, c.rec.ID, usage.KindRestore); err != nil {
+			return nil, err
+		}
+	}
 	if err := h.reserve(ctx, c); err != nil {
+		c.fill.end()
 		return nil, err
 	}
 	if err := h.start("create", func() { h.create(c) }); err != nil {
@@ -229,6 +236,7 @@ func (h *Handler) abandon(c *creation) {
 	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
 		h.log.Error("cannot forget a sandbox that was not made", "sandbox", c.rec.ID, "error", err)
 	}
+	c.fill.end()
 	if c.box.left == nil {
 		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
 	}
@@ -265,6 +273,7 @@ func (h *Handler) settleCreation(c *creation, err error) {
 	if err != nil {
 		h.dismiss(c)
 	}
+	c.fill.end()
 	c.cancel(nil)
 	h.settleTask(c.task, given, err)
 	close(c.box.ready)
