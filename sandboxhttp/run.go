@@ -84,7 +84,7 @@ func (h *Handler) beginRun(b *box, id string, q *runRequest) (*run, error) {
 	case err == nil:
 		err = r.begin()
 	case !errors.Is(err, runlog.ErrBusy): // else it is another server's
-		err = errors.Join(err, r.unmake())
+		r.unmake()
 	}
 	if err != nil {
 		b.forgetRun(r.id)
@@ -104,7 +104,7 @@ func (r *run) begin() error {
 		err = r.h.start("run", r.work)
 	}
 	if err != nil {
-		err = errors.Join(err, r.unmake())
+		r.unmake()
 	}
 	return err
 }
@@ -147,8 +147,9 @@ func (r *run) lease(ctx context.Context) error {
 	return nil
 }
 
-// unmake removes what there is of a run that was not begun.
-func (r *run) unmake() error {
+// unmake removes what there is of a run that was not begun. What is left all the same is
+// for the log: why the run was not begun is another question.
+func (r *run) unmake() {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.h.ctx), cleanUpTime)
 	defer stop()
 	r.h.release(r.box.account, usage.KindRun, r.id)
@@ -156,7 +157,9 @@ func (r *run) unmake() error {
 	if r.h.config.Logs != nil {
 		err = errors.Join(err, r.h.config.Logs.Delete(ctx, r.id))
 	}
-	return err
+	if err != nil {
+		r.h.log.Error("cannot remove what there is of a run that was not begun", "run", r.id, "error", err)
+	}
 }
 
 // addRun takes a run on, unless the sandbox has as many as it may have, is being

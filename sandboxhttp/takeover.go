@@ -20,8 +20,13 @@ const takeOverEvery = 5 * time.Second
 
 // watchRuns takes over what other servers leave, until this one lets go of its own.
 func (h *Handler) watchRuns() {
+	var swept time.Time
 	for h.runs.Err() == nil {
 		h.takeOverAll()
+		if time.Since(swept) >= sweepEvery {
+			h.sweep()
+			swept = time.Now()
+		}
 		timer := time.NewTimer(takeOverEvery/2 + rand.N(takeOverEvery))
 		select {
 		case <-timer.C:

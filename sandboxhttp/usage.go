@@ -69,11 +69,29 @@ func (h *Handler) take(ctx context.Context, r usage.Reservation) (usage.Place, e
 	}
 	r.Quota = quota
 	place, err := h.ledger.Reserve(ctx, r)
-	if _, refused := errors.AsType[*usage.ExceededError](err); err == nil || refused {
+	if isExceeded(err) && h.makesRoom(ctx, r.Account) {
+		place, err = h.ledger.Reserve(ctx, r)
+	}
+	if err == nil || isExceeded(err) {
 		return place, err
 	}
 	h.release(r.Account, r.Kind, r.ID) // it may have been taken all the same
 	return place, fmt.Errorf("usage: %w", err)
+}
+
+func isExceeded(err error) bool {
+	_, is := errors.AsType[*usage.ExceededError](err)
+	return is
+}
+
+// makesRoom frees the places of an account that are used no more, and reports whether there
+// were any.
+func (h *Handler) makesRoom(ctx context.Context, account string) bool {
+	n, err := h.releaseGone(ctx, usage.Query{Account: account})
+	if err != nil {
+		h.log.WarnContext(ctx, "cannot tell of all places whether they are used", "account", account, "error", err)
+	}
+	return n > 0
 }
 
 // release frees a place, which may not be there.
