@@ -113,6 +113,7 @@ func (h *Handler) routes() *http.ServeMux {
 	route("/sandbox/{id}/versions", map[string]endpoint{http.MethodGet: h.listVersions})
 	route("/sandbox/{id}/sync", map[string]endpoint{http.MethodPost: h.postSync})
 	route("/sandbox/{id}/restore", map[string]endpoint{http.MethodPost: h.postRestore})
+	route("/usage", map[string]endpoint{http.MethodGet: h.getUsage})
 	route("/", nil)
 	mux.HandleFunc("/healthz", h.healthz)
 	mux.HandleFunc("/readyz", h.readyz)
