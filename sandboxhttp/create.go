@@ -95,6 +95,7 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 	}
 	if err := h.start("create", func() { h.create(c) }); err != nil {
 		h.abandon(c)
+		c.fill.end()
 		return nil, err
 	}
 	return c, nil
@@ -236,7 +237,6 @@ func (h *Handler) abandon(c *creation) {
 	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
 		h.log.Error("cannot forget a sandbox that was not made", "sandbox", c.rec.ID, "error", err)
 	}
-	c.fill.end()
 	if c.box.left == nil {
 		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
 	}

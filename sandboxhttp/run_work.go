@@ -105,7 +105,7 @@ func (r *run) attempt() (*claude.ResultMessage, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.flush(journal, err))
 	}
-	defer st.Detach()
+	defer func() { _ = st.Detach() }() // what it comes to, Result says
 	if !r.begun(st) {
 		_ = st.Close() // killed meanwhile; what is left is read
 	}

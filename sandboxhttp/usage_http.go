@@ -168,7 +168,7 @@ func (h *Handler) exportUsage(w http.ResponseWriter, r *http.Request, q *usageQu
 	case !out.begun:
 		return fmt.Errorf("usage: %w", err)
 	case out.failed == nil && r.Context().Err() == nil:
-		h.report(r.Context(), fmt.Errorf("usage: %w", err))
+		_ = h.report(r.Context(), fmt.Errorf("usage: %w", err))
 	}
 	panic(http.ErrAbortHandler)
 }
