@@ -287,8 +287,52 @@ func TestUsageOfARunThatIsTakenOver(t *testing.T) {
 			if got := usedByRuns(t, l.Ledger); got != billed {
 				t.Errorf("%s: used %+v, want %+v", method, got, billed)
 			}
+			if got := used(t, l.Ledger).ClaudeTime; got != time.Millisecond { // as the result says, not until somebody looked
+				t.Errorf("%s: it took %v", method, got)
+			}
 		})
 	}
+}
+
+// A run goes on, and has a place, although the ledger began anew and the account may have no
+// more of them.
+func TestRunsOfBeforeHavePlaces(t *testing.T) {
+	cli, store := newPaced(), new(sandboxhttp.MemoryStore)
+	p := newPlace(t, cli.play)
+	first := serve(t, p, metered(nil, usage.Quota{}, durable(store, nil)))
+	box := first.create("")
+	f := first.prompt(box, "go")
+	f.must()
+	first.shutdown()
+	l := new(usage.Memory)
+	s := serve(t, p, metered(l, usage.Quota{RunsAtOnce: -1}, durable(store, nil)))
+	until(t, "the run has a place", func() bool { return len(places(t, l)) == 1 })
+	close(cli.gate)
+	if end := s.follow("GET", f.run(box)+"/events", "").end(); end["end"] != "completed" {
+		t.Errorf("end %v", end)
+	}
+	if got := usedByRuns(t, l); got.Runs != 1 || len(places(t, l)) != 0 {
+		t.Errorf("used %+v, places %q", got, places(t, l))
+	}
+}
+
+// A ledger that cannot be reached keeps nobody from taking the run over later.
+func TestTakeoverThatCannotReserve(t *testing.T) {
+	cli, l := newPaced(), newBrittle()
+	p, keep := newPlace(t, cli.play), metered(l, usage.Quota{}, durable(l, nil))
+	first := serve(t, p, keep)
+	box := first.create("")
+	f := first.prompt(box, "go")
+	f.must()
+	first.shutdown()
+	l.fail("Reserve", 1)
+	s := serve(t, p, keep)
+	until(t, "the log says so", func() bool { return strings.Contains(s.log.String(), "db-7") })
+	close(cli.gate)
+	if end := s.follow("GET", f.run(box)+"/events", "").end(); end["end"] != "completed" {
+		t.Errorf("end %v", end)
+	}
+	counts(t, l.Ledger, 1, 1)
 }
 
 // A run that ended while no server was there took as long as it did, not until somebody

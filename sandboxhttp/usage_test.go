@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
@@ -309,6 +310,26 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 	s.close()
 	if !strings.Contains(s.log.String(), "the ledger was not told") || !strings.Contains(s.log.String(), "db-7") {
 		t.Errorf("the log: %s", s.log)
+	}
+}
+
+// A sandbox counts on the day it was made, whenever that is said.
+func TestDayOfASandbox(t *testing.T) {
+	p, l, store := newPlace(t, talk), new(usage.Memory), new(sandboxhttp.MemoryStore)
+	made := time.Now().Add(-48 * time.Hour)
+	tags := map[string]string{"vivarium.id": "sb-1", "vivarium.account": "acme"}
+	if _, err := p.Create(t.Context(), &driver.Config{Name: "sb-1", Tags: tags}); err != nil {
+		t.Fatal(err)
+	}
+	rec := &sandboxhttp.Sandbox{ID: "sb-1", Account: "acme", State: sandboxhttp.StateRunning, ProviderID: p.only().info.ID, CreatedAt: made}
+	if err := store.SaveSandbox(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, p, metered(l, usage.Quota{}, durable(store, nil)))
+	s.ask(200, "DELETE", "/sandbox/sb-1", "")
+	days, err := l.Days(t.Context(), usage.Query{Account: "acme"})
+	if err != nil || len(days) != 1 || !days[0].Date.Equal(usage.DayOf(made)) {
+		t.Errorf("days %v, %v", days, err)
 	}
 }
 
