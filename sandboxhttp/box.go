@@ -220,7 +220,8 @@ func (h *Handler) reconcile(ctx context.Context, account string) error {
 		return err
 	}
 	for _, rec := range running {
-		if seen[rec.ID] != nil {
+		if info := seen[rec.ID]; info != nil {
+			h.knowSandbox(rec, info)
 			continue
 		}
 		lost := &sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndProviderLost}
@@ -263,19 +264,22 @@ func (h *Handler) survey(ctx context.Context, account string) (map[string]*sandb
 // observe takes over what the provider says of a sandbox. One without a record
 // gets one if it runs.
 func (h *Handler) observe(ctx context.Context, account, id string, info *sandbox.Info) error {
-	ended := false
+	var over *Sandbox
 	err := h.change(ctx, account, id, func(rec *Sandbox) bool {
 		if rec.State != StateRunning {
 			return false
 		}
 		rec.observe(info)
-		ended = rec.State == StateEnded
+		if rec.State == StateEnded {
+			over = rec
+		}
 		return true
 	})
 	if errors.Is(err, ErrNotFound) && info.State == sandbox.StateRunning {
 		err = h.recordFound(ctx, account, id, info)
 	}
-	if ended {
+	if over != nil {
+		h.freeSandbox(over)
 		h.retain(ctx, account)
 	}
 	if errors.Is(err, ErrNotFound) {
@@ -297,9 +301,18 @@ func (h *Handler) recordFound(ctx context.Context, account, id string, info *san
 		}
 	}
 	rec.observe(info)
+	if err := h.addRecord(ctx, rec); err != nil {
+		return err
+	}
+	h.countSandbox(rec)
+	return nil
+}
+
+// addRecord adds a record where there is none.
+func (h *Handler) addRecord(ctx context.Context, rec *Sandbox) error {
 	h.records.Lock()
 	defer h.records.Unlock()
-	if _, err := h.store.Sandbox(ctx, account, id); !errors.Is(err, ErrNotFound) {
+	if _, err := h.store.Sandbox(ctx, rec.Account, rec.ID); !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	return h.store.SaveSandbox(ctx, rec)

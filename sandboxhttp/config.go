@@ -10,6 +10,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
@@ -52,6 +53,16 @@ type Config struct {
 	// Several servers with one Store need Logs that they share, since these tell
 	// which of them looks after a run.
 	Logs runlog.Store
+	// Quota says how much an account may use, beside Limits: what goes beyond it is answered
+	// 429. It is called for every request that Auth lets in, and again when a sandbox, a
+	// run, a save or a restore begins; an error is logged and answered 500. It must be safe
+	// for concurrent use. Nil limits nothing.
+	Quota func(ctx context.Context, account string) (usage.Quota, error)
+	// Usage keeps what goes on and what was used, which GET /usage shows. Several servers
+	// need one that they share, as that of package sqlstore, for limits that hold for
+	// all of them together. Nil is a new usage.Memory, which begins anew with each process; where
+	// Quota is nil too, nothing is counted and GET /usage is a 404.
+	Usage usage.Ledger
 	// CrossOrigin refuses what browsers send from other sites. Nil is a new
 	// http.CrossOriginProtection, which trusts no other origin.
 	CrossOrigin *http.CrossOriginProtection

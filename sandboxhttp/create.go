@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
@@ -23,6 +24,7 @@ type creation struct {
 	box    *box
 	config *sandbox.Config
 	volume *storage.Volume
+	fill   *transfer // from the volume
 
 	ctx    context.Context // ends when nobody wants the sandbox any more
 	cancel context.CancelCauseFunc
@@ -82,11 +84,18 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 	}
 	c.rec = newRecord(p.Account, q)
 	c.label()
+	if c.volume != nil {
+		if c.fill, err = h.beginTransfer(ctx, p.Account, c.rec.ID, usage.KindRestore); err != nil {
+			return nil, err
+		}
+	}
 	if err := h.reserve(ctx, c); err != nil {
+		c.fill.end()
 		return nil, err
 	}
 	if err := h.start("create", func() { h.create(c) }); err != nil {
 		h.abandon(c)
+		c.fill.end()
 		return nil, err
 	}
 	return c, nil
@@ -169,13 +178,13 @@ func (c *creation) label() {
 func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	h.naming.Lock()
 	defer h.naming.Unlock()
-	err := h.mayCreate(ctx, c.rec)
+	err := h.takeSandbox(ctx, c.rec)
 	if err != nil {
 		// Some may have ended since anybody looked.
 		if err := h.reconcile(ctx, c.rec.Account); err != nil {
 			return err
 		}
-		err = h.mayCreate(ctx, c.rec)
+		err = h.takeSandbox(ctx, c.rec)
 	}
 	if err != nil {
 		return err
@@ -191,6 +200,7 @@ func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	if err := h.store.SaveSandbox(ctx, c.rec); err != nil {
 		c.cancel(nil)
 		h.dropBox(c.rec.ID)
+		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
 		return err
 	}
 	return nil
@@ -227,6 +237,9 @@ func (h *Handler) abandon(c *creation) {
 	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
 		h.log.Error("cannot forget a sandbox that was not made", "sandbox", c.rec.ID, "error", err)
 	}
+	if c.box.left == nil {
+		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
+	}
 	h.dropBox(c.rec.ID)
 }
 
@@ -238,6 +251,8 @@ func (h *Handler) create(c *creation) {
 	if err == nil {
 		if err = h.furnish(c, sb); err != nil {
 			c.box.left = h.destroy(sb)
+		} else {
+			h.countSandbox(c.rec)
 		}
 	}
 	if err != nil && context.Cause(c.ctx) == errDeleted {
@@ -258,6 +273,7 @@ func (h *Handler) settleCreation(c *creation, err error) {
 	if err != nil {
 		h.dismiss(c)
 	}
+	c.fill.end()
 	c.cancel(nil)
 	h.settleTask(c.task, given, err)
 	close(c.box.ready)

@@ -6,17 +6,19 @@ import (
 	"net/http"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
 // deletion is a sandbox being saved and terminated, for as many as asked for it.
 type deletion struct {
-	sync   bool
-	author string                  // who asked for it first
-	saving context.Context         // of the save
-	unsave context.CancelCauseFunc // gives the save up
-	done   chan struct{}
-	err    error // set before done is closed
+	sync    bool
+	author  string                  // who asked for it first
+	saving  context.Context         // of the save
+	unsave  context.CancelCauseFunc // gives the save up
+	counted *transfer
+	done    chan struct{}
+	err     error // set before done is closed
 }
 
 // Why work on a sandbox was given up.
@@ -145,9 +147,16 @@ func (h *Handler) delete(b *box, d *deletion) error {
 	if rec.State == StateEnded { // by a deletion that had gone on when this was asked for
 		return nil
 	}
-	b.stopRuns()
 	made := rec.State == StateRunning // else an earlier server ended while it was at it
-	if d.sync && made && rec.VolumeName != "" {
+	saves := d.sync && made && rec.VolumeName != ""
+	if saves {
+		if d.counted, err = h.beginTransfer(h.ctx, b.account, b.id, usage.KindSave); err != nil {
+			return unsaved(err)
+		}
+		defer d.counted.end()
+	}
+	b.stopRuns()
+	if saves {
 		var sb *sandbox.Sandbox
 		if sb, err = h.attach(b, rec); err == nil {
 			err = h.saveUnlessGivenUp(d, b, rec, sb)
@@ -169,6 +178,16 @@ func (h *Handler) delete(b *box, d *deletion) error {
 	return h.recordDeletion(b, rec)
 }
 
+// unsaved adds to the limit that a save has met that there is another way.
+func unsaved(err error) error {
+	if exceeded, ok := errors.AsType[*usage.ExceededError](err); ok {
+		p := exceededProblem(exceeded)
+		p.Detail += ", or give the files up with ?sync=false; the sandbox is kept"
+		return p
+	}
+	return err
+}
+
 func (h *Handler) attach(b *box, rec *Sandbox) (*sandbox.Sandbox, error) {
 	ctx, stop := context.WithTimeout(h.ctx, cleanUpTime)
 	defer stop()
@@ -186,6 +205,7 @@ func (h *Handler) saveUnlessGivenUp(d *deletion, b *box, rec *Sandbox, sb *sandb
 			return nil, err
 		}
 		v, _, err := b.save(ctx, sb, saveOptions{author: d.author})
+		d.counted.saved(v)
 		return v, err
 	})
 	switch {
@@ -220,16 +240,19 @@ func (h *Handler) terminate(b *box, rec *Sandbox) error {
 func (h *Handler) recordDeletion(b *box, rec *Sandbox) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
+	var over *Sandbox
 	err := h.change(ctx, b.account, b.id, func(now *Sandbox) bool {
 		now.observe(&sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndCancelled})
 		if rec.Saved {
 			now.Version, now.Saved = rec.Version, true
 		}
+		over = now
 		return true
 	})
 	if err != nil {
 		return err
 	}
+	h.freeSandbox(over)
 	if err := b.close(); err != nil {
 		h.log.Warn("cannot let go of a sandbox", "sandbox", b.id, "error", err)
 	}

@@ -41,7 +41,7 @@ func (h *Handler) furnish(c *creation, sb *sandbox.Sandbox) error {
 func (h *Handler) restoreNewest(c *creation, sb *sandbox.Sandbox) error {
 	ctx, stop := context.WithTimeoutCause(c.ctx, h.limits.SyncTime, errSyncTime)
 	defer stop()
-	volume := c.volume.With(func(o *storage.Options) { o.Progress = c.tell("restoring") })
+	volume := c.volume.With(func(o *storage.Options) { o.Progress = c.fill.counting(c.tell("restoring")) })
 	v, err := bounded(ctx, func(ctx context.Context) (*storage.Version, error) { return volume.InitVersion(ctx, sb, sb.Dir()) })
 	if v != nil {
 		c.rec.Version, c.rec.Head = recordVersion(v), v.ID

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
 // Handler serves sandboxes and runs. New makes one. It works in the background
@@ -29,6 +30,8 @@ type Handler struct {
 	timing eventlog.Timing
 	mux    *http.ServeMux
 	keys   *keys
+	ledger usage.Ledger // nil: nothing is counted
+	rate   usage.Rate
 
 	durable bool // records outlive this process, so that runs do
 
@@ -67,6 +70,9 @@ func New(config *Config) (*Handler, error) {
 		keys: newKeys(), boxes: map[string]*box{}, adopted: map[string]bool{},
 	}
 	h.limits.fill()
+	if h.ledger = config.Usage; h.ledger == nil && config.Quota != nil {
+		h.ledger = new(usage.Memory)
+	}
 	h.events.limit = h.limits.EventBytes
 	h.timing = eventlog.Timing{Heartbeat: h.limits.Heartbeat, WriteTimeout: h.limits.WriteTimeout}
 	if h.log == nil {
@@ -107,6 +113,7 @@ func (h *Handler) routes() *http.ServeMux {
 	route("/sandbox/{id}/versions", map[string]endpoint{http.MethodGet: h.listVersions})
 	route("/sandbox/{id}/sync", map[string]endpoint{http.MethodPost: h.postSync})
 	route("/sandbox/{id}/restore", map[string]endpoint{http.MethodPost: h.postRestore})
+	route("/usage", map[string]endpoint{http.MethodGet: h.getUsage})
 	route("/", nil)
 	mux.HandleFunc("/healthz", h.healthz)
 	mux.HandleFunc("/readyz", h.readyz)
@@ -127,6 +134,9 @@ func (h *Handler) methods(endpoints map[string]endpoint) http.Handler {
 		}
 		p, err := h.authenticate(r)
 		if err != nil {
+			return err
+		}
+		if err := h.admit(r.Context(), p); err != nil {
 			return err
 		}
 		if endpoints == nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,10 +80,7 @@ func (p *place) listen(t testing.TB) {
 // endAll ends the sandboxes that are left.
 func (p *place) endAll() {
 	p.mu.Lock()
-	var left []*placeBox
-	for _, b := range p.all {
-		left = append(left, b)
-	}
+	left := slices.Clone(p.all)
 	p.mu.Unlock()
 	for _, b := range left {
 		b.end(driver.EndCancelled)

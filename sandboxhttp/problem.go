@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
 // The codes of problems: clients tell them apart by these words.
@@ -45,7 +46,7 @@ const (
 	codeElsewhere            = "elsewhere"
 )
 
-// retryAfter is what 429 and 503 ask a client to wait.
+// retryAfter is what 429 and 503 ask a client to wait, where no better time is known.
 const retryAfter = 5 * time.Second
 
 // problem is an error as RFC 9457 writes it, and a Go error on the way there.
@@ -59,12 +60,15 @@ type problem struct {
 	Retryable bool         `json:"retryable"`
 	Errors    []fieldError `json:"errors,omitempty"`
 
+	// Of exhausted: which limit of the account's quota it is, if it is one.
+	Limit usage.Limit `json:"limit,omitempty"`
 	// Of version_conflict: the newest version's id, and the one that was kept beside it.
 	Head    string      `json:"head,omitempty"`
 	Version *versionOut `json:"version,omitempty"`
 
-	cause error    // logged, not sent
-	allow []string // for 405
+	cause error         // logged, not sent
+	allow []string      // for 405
+	after time.Duration // for Retry-After; zero is retryAfter
 }
 
 // fieldError is what is wrong with one field of a body.
@@ -113,9 +117,12 @@ func shuttingDown() *problem {
 // internal one, whose text only the log gets.
 func asProblem(err error) *problem {
 	var p *problem
+	var exceeded *usage.ExceededError
 	switch {
 	case errors.As(err, &p):
 		return p
+	case errors.As(err, &exceeded):
+		return exceededProblem(exceeded)
 	case errors.Is(err, ErrNotFound):
 		return notFound()
 	}
@@ -166,7 +173,9 @@ func (h *Handler) writeProblem(w http.ResponseWriter, r *http.Request, err error
 	p := h.report(r.Context(), err)
 	header := w.Header()
 	if p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable {
-		header.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		if wait := p.wait(); wait > 0 {
+			header.Set("Retry-After", strconv.FormatInt(wait, 10))
+		}
 	}
 	if p.Status == http.StatusUnauthorized {
 		header.Set("WWW-Authenticate", `Bearer realm="vivarium"`)

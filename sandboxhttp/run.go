@@ -14,6 +14,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
 // run is Claude at work on one prompt, as far as this server looks after it. It
@@ -34,9 +35,11 @@ type run struct {
 	stopping sync.Once
 	stopped  chan struct{} // closed when somebody wants it to stop
 
-	fresh bool   // nobody has begun with it
-	taken bool   // another server had begun with it
-	lines *lines // what it writes to
+	fresh bool          // nobody has begun with it
+	taken bool          // another server had begun with it
+	lines *lines        // what it writes to
+	limit time.Duration // how long it may take; 0 is as long as it likes
+	used  usage.Amounts // what its result says; set before its end is recorded
 
 	mu     sync.Mutex
 	rec    Run
@@ -77,18 +80,33 @@ func (h *Handler) beginRun(b *box, id string, q *runRequest) (*run, error) {
 	}
 	// The lease comes before the record: who finds that has no right to the run then.
 	err := r.lease(h.ctx)
-	if err == nil {
-		err = h.store.SaveRun(h.ctx, &r.rec)
-	}
-	if err == nil {
-		err = h.start("run", r.work)
+	switch {
+	case err == nil:
+		err = r.begin()
+	case !errors.Is(err, runlog.ErrBusy): // else it is another server's
+		r.unmake()
 	}
 	if err != nil {
 		b.forgetRun(r.id)
 		r.let()
-		return nil, errors.Join(err, r.unmake())
+		return nil, err
 	}
 	return r, nil
+}
+
+// begin begins with a run that nobody else has a right to.
+func (r *run) begin() error {
+	err := r.take()
+	if err == nil {
+		err = r.h.store.SaveRun(r.h.ctx, &r.rec)
+	}
+	if err == nil {
+		err = r.h.start("run", r.work)
+	}
+	if err != nil {
+		r.unmake()
+	}
+	return err
 }
 
 // newRun makes what looks after a run whose log has come as far as from says. q may be
@@ -96,7 +114,7 @@ func (h *Handler) beginRun(b *box, id string, q *runRequest) (*run, error) {
 func (h *Handler) newRun(b *box, rec *Run, q *runRequest, from runlog.Info) *run {
 	r := &run{
 		h: h, box: b, id: rec.ID, rec: *rec, done: make(chan struct{}), stopped: make(chan struct{}),
-		log: eventlog.NewAt(h.limits.RunBytes, uint64(from.Lines), h.older(rec.ID)),
+		log: eventlog.NewAt(h.limits.RunBytes, uint64(from.Lines), h.older(rec.ID)), limit: h.limits.RunTime,
 	}
 	r.lines = &lines{log: r.log, n: from.Lines, size: from.Bytes, shown: from.Lines}
 	r.ctx, r.let = context.WithCancel(h.runs)
@@ -131,15 +149,19 @@ func (r *run) lease(ctx context.Context) error {
 	return nil
 }
 
-// unmake removes what there is of a run that was not begun.
-func (r *run) unmake() error {
+// unmake removes what there is of a run that was not begun. What is left all the same is
+// for the log: why the run was not begun is another question.
+func (r *run) unmake() {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.h.ctx), cleanUpTime)
 	defer stop()
+	r.h.release(r.box.account, usage.KindRun, r.id)
 	err := errors.Join(r.lines.Close(), r.h.store.DeleteRun(ctx, r.box.account, r.box.id, r.id))
 	if r.h.config.Logs != nil {
 		err = errors.Join(err, r.h.config.Logs.Delete(ctx, r.id))
 	}
-	return err
+	if err != nil {
+		r.h.log.Error("cannot remove what there is of a run that was not begun", "run", r.id, "error", err)
+	}
 }
 
 // addRun takes a run on, unless the sandbox has as many as it may have, is being

@@ -69,6 +69,7 @@ func (r *run) finish(result *claude.ResultMessage, err error) bool {
 	r.mu.Lock()
 	r.rec.State, r.rec.End, r.rec.Error = StateEnded, string(end), text
 	r.rec.EndedAt = time.Now().UTC().Round(0)
+	r.used = r.amounts(result)
 	if result != nil {
 		r.rec.CostUSD, r.rec.Turns = result.CostUSD, result.Turns
 		if id := result.SessionID(); id != "" {
@@ -106,7 +107,7 @@ func (r *run) recordEnd(rec *Run) bool {
 			return true
 		}
 		r.h.log.Error("cannot record how a run ended", "run", r.id, "error", err)
-		if !r.h.durable {
+		if !r.h.durable && (r.h.ledger == nil || r.h.ctx.Err() != nil) {
 			return true
 		}
 		r.pause(wait)
@@ -123,6 +124,9 @@ func (r *run) recordEndOnce(rec *Run) error {
 		return err
 	}
 	err := r.lines.Finish(ctx, runlog.End{Reason: claude.End(rec.End), Detail: rec.Error, Time: rec.EndedAt})
+	if err == nil {
+		err = r.count(ctx) // before the record: who finds the run going on counts it then
+	}
 	if err == nil {
 		err = r.h.store.SaveRun(ctx, rec)
 	}

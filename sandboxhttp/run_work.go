@@ -35,8 +35,8 @@ func (r *run) work() {
 			r.leave()
 		}
 	}()
-	if limit := r.h.limits.RunTime; limit > 0 {
-		timer := time.AfterFunc(time.Until(r.rec.StartedAt.Add(limit)), func() { r.kill(errRunTime) })
+	if r.limit > 0 {
+		timer := time.AfterFunc(time.Until(r.rec.StartedAt.Add(r.limit)), func() { r.kill(errRunTime) })
 		defer timer.Stop()
 	}
 	if !r.h.durable {
@@ -105,7 +105,7 @@ func (r *run) attempt() (*claude.ResultMessage, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.flush(journal, err))
 	}
-	defer st.Detach()
+	defer func() { _ = st.Detach() }() // what it comes to, Result says
 	if !r.begun(st) {
 		_ = st.Close() // killed meanwhile; what is left is read
 	}

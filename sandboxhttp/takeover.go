@@ -20,8 +20,13 @@ const takeOverEvery = 5 * time.Second
 
 // watchRuns takes over what other servers leave, until this one lets go of its own.
 func (h *Handler) watchRuns() {
+	var swept time.Time
 	for h.runs.Err() == nil {
 		h.takeOverAll()
+		if time.Since(swept) >= sweepEvery {
+			h.sweep()
+			swept = time.Now()
+		}
 		timer := time.NewTimer(takeOverEvery/2 + rand.N(takeOverEvery))
 		select {
 		case <-timer.C:
@@ -95,7 +100,10 @@ func (h *Handler) goOn(b *box, rec *Run, w runlog.Writer, from runlog.Info) erro
 	b.mu.Lock()
 	b.runs[r.id] = r
 	b.mu.Unlock()
-	err := h.start("run", r.work)
+	err := r.takeAgain()
+	if err == nil {
+		err = h.start("run", r.work)
+	}
 	if err != nil {
 		b.forgetRun(r.id)
 		r.let()
@@ -131,6 +139,7 @@ func (h *Handler) settleMaking(ctx context.Context, account, id string, info *sa
 	if info == nil {
 		info = &sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndUnknown}
 	}
+	var settled *Sandbox
 	err := h.change(ctx, account, id, func(rec *Sandbox) bool {
 		runs := info.State == sandbox.StateRunning
 		// One that was made here counts as made when its record says so.
@@ -139,10 +148,18 @@ func (h *Handler) settleMaking(ctx context.Context, account, id string, info *sa
 		}
 		rec.ProviderID = info.ID
 		rec.observe(info)
+		settled = rec
 		return true
 	})
 	if errors.Is(err, ErrNotFound) {
 		return nil
+	}
+	switch {
+	case err != nil || settled == nil:
+	case settled.State == StateRunning:
+		h.countSandbox(settled)
+	case info.ID != "": // else another server may still be making it: its place is let go of when that is too old
+		h.freeSandbox(settled)
 	}
 	return err
 }

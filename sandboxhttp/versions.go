@@ -61,12 +61,13 @@ func (h *Handler) postSync(w http.ResponseWriter, r *http.Request, p *Principal)
 			return err
 		}
 		opts := saveOptions{author: p.author(), note: q.note, parent: q.parent, progress: t.tell("saving")}
-		return h.beginWork(b, false, t, func(ctx context.Context) (*answer, error) {
+		return h.beginWork(b, false, t, func(ctx context.Context, counted *transfer) (*answer, error) {
 			sb, err := b.sandbox(ctx, rec)
 			if err != nil {
 				return nil, err
 			}
 			v, head, err := b.save(ctx, sb, opts)
+			counted.saved(v)
 			switch {
 			case err != nil:
 				return nil, err
@@ -96,12 +97,12 @@ func (h *Handler) postRestore(w http.ResponseWriter, r *http.Request, p *Princip
 			return newProblem(http.StatusUnprocessableEntity, codeValidationFailed, "some fields cannot be taken as they are").
 				field("version", "say which version")
 		}
-		return h.beginWork(b, true, t, func(ctx context.Context) (*answer, error) {
+		return h.beginWork(b, true, t, func(ctx context.Context, counted *transfer) (*answer, error) {
 			sb, err := b.sandbox(ctx, rec)
 			if err != nil {
 				return nil, err
 			}
-			v, err := b.restore(ctx, sb, id, t.tell("restoring"))
+			v, err := b.restore(ctx, sb, id, counted.counting(t.tell("restoring")))
 			if err != nil {
 				return nil, err
 			}

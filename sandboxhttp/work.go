@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
@@ -24,14 +25,20 @@ var workEvents = lastEvents{result: "result", problem: "problem"}
 // beginWork does fn with a sandbox's files, whether anybody waits for it or not.
 // Where fn takes too long everybody is told; the place is free again when fn has
 // returned, as two restores at once would spoil the files.
-func (h *Handler) beginWork(b *box, restores bool, t *task, fn func(context.Context) (*answer, error)) error {
+func (h *Handler) beginWork(b *box, restores bool, t *task, fn func(context.Context, *transfer) (*answer, error)) error {
 	w := &volumeWork{restores: restores, done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancelCause(h.ctx)
 	if err := b.takeWork(w); err != nil {
 		w.cancel(nil)
 		return err
 	}
-	err := h.start("volume", func() {
+	counted, err := h.beginTransfer(h.ctx, b.account, b.id, w.kind())
+	if err != nil {
+		b.leaveWork(w)
+		w.cancel(nil)
+		return err
+	}
+	err = h.start("volume", func() {
 		var given *answer
 		err := errors.New("the work on the volume did not come to its end")
 		defer func() {
@@ -42,13 +49,15 @@ func (h *Handler) beginWork(b *box, restores bool, t *task, fn func(context.Cont
 		defer stop()
 		given, err = bounded(ctx, func(ctx context.Context) (*answer, error) {
 			defer b.leaveWork(w)
-			return fn(ctx)
+			defer counted.end()
+			return fn(ctx, counted)
 		})
 		if err != nil {
 			err = h.workProblem(ctx, restores, err)
 		}
 	})
 	if err != nil {
+		counted.end()
 		b.leaveWork(w)
 		w.cancel(nil)
 	}
@@ -83,6 +92,13 @@ func (b *box) leaveWork(w *volumeWork) {
 	b.work = nil
 	b.mu.Unlock()
 	close(w.done)
+}
+
+func (w *volumeWork) kind() usage.Kind {
+	if w.restores {
+		return usage.KindRestore
+	}
+	return usage.KindSave
 }
 
 // awaitWork waits for the end of what goes on. Nothing begins during a deletion.

@@ -161,6 +161,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		Volumes: volumes.open,
 		Store:   store,
 		Logs:    store.logs,
+		Usage:   store.Ledger(),
 		Logger:  logger,
 	})
 	if err != nil {
@@ -173,6 +174,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	mux := http.NewServeMux()
 	mux.Handle("/sandbox", handler)
 	mux.Handle("/sandbox/", handler)
+	mux.Handle("/usage", handler)
 	mux.Handle("/healthz", handler)
 	mux.Handle("/readyz", handler)
 	mux.Handle("/", page)

@@ -250,6 +250,10 @@ func mainJobIn(t *testing.T, s *server, config string) {
 		t.Errorf("the new sandbox has not the old one's files:\n%s", strings.Join(lines, "\n"))
 	}
 	s.do(t, "DELETE", "/sandbox/"+id+"?sync=false", "", http.StatusOK)
+	days := s.object(t, "GET", "/usage", "", http.StatusOK)["days"].([]any)
+	if len(days) == 0 || days[0].(map[string]any)["runs"] == 0.0 || days[0].(map[string]any)["bytes_in"] == 0.0 {
+		t.Errorf("the usage is %v", days)
+	}
 }
 
 // goBack saves, lets Claude change the file, and restores what was saved.
