@@ -2,6 +2,7 @@ package sandboxhttp_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -131,6 +132,30 @@ func TestPlacesOfTransfersThatFail(t *testing.T) {
 	s.shutdown()
 	s.refused(503, "shutting_down", "POST", box+"/sync", "")
 	counts(t, l.Ledger, 1, 1)
+}
+
+// What is refused because of something else leaves no place either.
+func TestPlacesOfWhatIsRefused(t *testing.T) {
+	cli, l := newPaced(), new(usage.Memory)
+	s := serve(t, newPlace(t, cli.play), metered(l, usage.Quota{SandboxesAtOnce: 1}, volumesIn(new(storagetest.Memory))))
+	box := s.create(`{"volume_name":"w"}`)
+	s.exceeds(usage.LimitSandboxesAtOnce, "delete one first", true, "POST", "/sandbox", `{"volume_name":"w"}`)
+	counts(t, l, 1, 1)
+	f := s.prompt(box, "go")
+	f.must()
+	done := make(chan error, 1)
+	go func() { done <- s.handler.Shutdown(t.Context()) }()
+	until(t, "readyz says so", func() bool { return s.request("GET", "/readyz", "").StatusCode == http.StatusServiceUnavailable })
+	s.refused(503, "shutting_down", "POST", box+"/sync", "")
+	s.refused(503, "shutting_down", "POST", box+"/claude", `{"prompt":"go"}`)
+	s.as("other").refused(503, "shutting_down", "POST", "/sandbox", `{"volume_name":"w"}`)
+	counts(t, l, 2, 1) // the sandbox, and the run that goes on
+	close(cli.gate)
+	f.end()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	counts(t, l, 1, 1)
 }
 
 // What a save stored counts although the ledger did not take it at once.
