@@ -2,15 +2,18 @@ package sandboxhttp_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
+	"github.com/vivarium-go/vivarium/storage/storagetest"
 )
 
 // paced plays lines as a test lets it, and counts how often the CLI was started.
@@ -181,6 +184,22 @@ func TestTwoServers(t *testing.T) {
 	}
 }
 
+// No server restores files that a run of another one works with.
+func TestNoRestoreDuringARunElsewhere(t *testing.T) {
+	logs, cli := new(runlog.Memory), newPaced()
+	p, store, volumes := newPlace(t, cli.play), new(sandboxhttp.MemoryStore), volumesIn(new(storagetest.Memory))
+	keep := func(c *sandboxhttp.Config) { durable(store, logs)(c); volumes(c) }
+	first, second := serve(t, p, keep), serve(t, p, keep)
+	box := first.create(`{"volume_name":"w"}`)
+	version := fmt.Sprintf(`{"version":%q}`, second.ask(201, "POST", box+"/sync", "")["id"])
+	f := first.prompt(box, "go")
+	f.must()
+	second.refused(409, "run_in_progress", "POST", box+"/restore", version)
+	close(cli.gate)
+	f.all()
+	second.ask(200, "POST", box+"/restore", version)
+}
+
 // Who sends a prompt again with its key, because the server was gone, gets the same run.
 func TestSameKeyAfterARestart(t *testing.T) {
 	withAndWithoutLogs(t, func(t *testing.T, logs runlog.Store) {
@@ -249,5 +268,114 @@ func TestShutdownLetsGoAtOnce(t *testing.T) {
 	close(cli.gate)
 	if end := serve(t, p, keep).follow("GET", f.run(box)+"/events", "").end(); end["end"] != "completed" {
 		t.Errorf("end %v", end)
+	}
+}
+
+// failingLogs take nothing as long as they are broken; each failure uses a Writer up.
+type failingLogs struct {
+	runlog.Store
+	broken atomic.Bool
+	failed atomic.Int32
+}
+
+func (f *failingLogs) Write(ctx context.Context, run string) (runlog.Writer, error) {
+	w, err := f.Store.Write(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	return &failingLog{Writer: w, logs: f}, nil
+}
+
+type failingLog struct {
+	runlog.Writer
+	logs *failingLogs
+	used bool
+}
+
+func (f *failingLog) fail() error {
+	if f.used = f.used || f.logs.broken.Load(); f.used {
+		f.logs.failed.Add(1)
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+// Append may have taken the lines all the same.
+func (f *failingLog) Append(ctx context.Context, lines [][]byte) error {
+	if f.logs.failed.Load()%2 == 0 && !f.used {
+		if err := f.Writer.Append(ctx, lines); err != nil {
+			return err
+		}
+		return f.fail()
+	}
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.Writer.Append(ctx, lines)
+}
+
+func (f *failingLog) Finish(ctx context.Context, end runlog.End) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.Writer.Finish(ctx, end)
+}
+
+// failingStore saves no run that has ended, as long as it is broken.
+type failingStore struct {
+	sandboxhttp.Store
+	broken atomic.Bool
+	failed atomic.Int32
+}
+
+func (f *failingStore) SaveRun(ctx context.Context, r *sandboxhttp.Run) error {
+	if f.broken.Load() && r.State == sandboxhttp.StateEnded {
+		f.failed.Add(1)
+		return errors.New("the database is down")
+	}
+	return f.Store.SaveRun(ctx, r)
+}
+
+// A log that fails, with a full disk for one, keeps nothing from followers, and has
+// every line once when it works again. So has the record the end.
+func TestLogsAndRecordsThatFail(t *testing.T) {
+	cli, logs, store := newPaced(), &failingLogs{Store: new(runlog.Memory)}, &failingStore{Store: new(sandboxhttp.MemoryStore)}
+	s := serve(t, newPlace(t, cli.play), durable(store, logs))
+	box := s.create("")
+	f := s.prompt(box, "go")
+	f.must()
+	logs.broken.Store(true)
+	for i := range 3 {
+		cli.gate <- struct{}{}
+		if e := f.must(); e.id != i+3 {
+			t.Fatalf("event %+v of a run whose log fails", e)
+		}
+	}
+	until(t, "failures", func() bool { return logs.failed.Load() > 2 })
+	store.broken.Store(true)
+	close(cli.gate)
+	if e := f.must(); !strings.Contains(e.data, "success") {
+		t.Errorf("the result came as %+v", e)
+	}
+	logs.broken.Store(false)
+	until(t, "failures of the store", func() bool { return store.failed.Load() > 1 })
+	if got := s.ask(200, "GET", f.run(box), ""); got["state"] != "running" {
+		t.Errorf("a run whose end is not recorded: %v", got)
+	}
+	store.broken.Store(false)
+	if end := f.end(); end["end"] != "completed" {
+		t.Errorf("end %v", end)
+	}
+	shown := s.follow("GET", f.run(box)+"/events", "")
+	n := int64(0)
+	for line, err := range logs.Read(t.Context(), strings.TrimPrefix(f.run(box), box+"/runs/"), 1) {
+		e, next := shown.next()
+		if err := errors.Join(err, next); err != nil || e.data+"\n" != string(line.Data) || int64(e.id) != line.N {
+			t.Fatalf("line %d is %q in the log, and was shown as %+v, %v", line.N, line.Data, e, err)
+		}
+		n++
+	}
+	if e := shown.must(); e.name != "end" || n != 6 || cli.starts.Load() != 1 {
+		t.Errorf("%d lines, then %+v; the CLI was started %d times", n, e, cli.starts.Load())
 	}
 }

@@ -39,7 +39,6 @@ type run struct {
 	taken bool          // another server had begun with it
 	lines *lines        // what it writes to
 	limit time.Duration // how long it may take; 0 is as long as it likes
-	used  usage.Amounts // what its result says; set before its end is recorded
 
 	mu     sync.Mutex
 	rec    Run

@@ -10,6 +10,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
 // stop makes Claude stop, and kills it if it does not. It returns at once.
@@ -66,23 +67,21 @@ func (r *run) wasKilled() *reason {
 // recorded it is tried until this server lets go of the run: then it reports false.
 func (r *run) finish(result *claude.ResultMessage, err error) bool {
 	end, text := r.ending(err)
-	r.mu.Lock()
-	r.rec.State, r.rec.End, r.rec.Error = StateEnded, string(end), text
-	r.rec.EndedAt = time.Now().UTC().Round(0)
-	r.used = r.amounts(result)
+	rec := r.record()
+	rec.State, rec.End, rec.Error, rec.EndedAt = StateEnded, string(end), text, time.Now().UTC().Round(0)
 	if result != nil {
-		r.rec.CostUSD, r.rec.Turns = result.CostUSD, result.Turns
+		rec.CostUSD, rec.Turns = result.CostUSD, result.Turns
 		if id := result.SessionID(); id != "" {
-			r.rec.SessionID = id
+			rec.SessionID = id
 		}
 	}
-	last, _ := r.log.Last()
-	r.rec.Events = last + 1
-	rec := r.rec
-	r.mu.Unlock()
-	if !r.recordEnd(&rec) {
+	rec.Events++
+	if !r.recordEnd(&rec, r.amounts(&rec, result)) {
 		return false
 	}
+	r.mu.Lock()
+	r.rec = rec // it goes on for everybody until its end is recorded
+	r.mu.Unlock()
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.ctx), cleanUpTime)
 	defer stop()
 	r.removeJob(ctx)
@@ -100,9 +99,9 @@ func (r *run) finish(result *claude.ResultMessage, err error) bool {
 }
 
 // recordEnd records the end where it is looked for.
-func (r *run) recordEnd(rec *Run) bool {
+func (r *run) recordEnd(rec *Run, used usage.Amounts) bool {
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		err := r.recordEndOnce(rec)
+		err := r.recordEndOnce(rec, used)
 		if err == nil {
 			return true
 		}
@@ -110,14 +109,13 @@ func (r *run) recordEnd(rec *Run) bool {
 		if !r.h.durable && (r.h.ledger == nil || r.h.ctx.Err() != nil) {
 			return true
 		}
-		r.pause(wait)
-		if r.ctx.Err() != nil {
+		if !sleep(r.ctx, wait) {
 			return false
 		}
 	}
 }
 
-func (r *run) recordEndOnce(rec *Run) error {
+func (r *run) recordEndOnce(rec *Run, used usage.Amounts) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.ctx), cleanUpTime)
 	defer stop()
 	if err := r.renew(); err != nil {
@@ -125,7 +123,7 @@ func (r *run) recordEndOnce(rec *Run) error {
 	}
 	err := r.lines.Finish(ctx, runlog.End{Reason: claude.End(rec.End), Detail: rec.Error, Time: rec.EndedAt})
 	if err == nil {
-		err = r.count(ctx) // before the record: who finds the run going on counts it then
+		err = r.count(ctx, rec, used) // before the record: who finds the run going on counts it then
 	}
 	if err == nil {
 		err = r.h.store.SaveRun(ctx, rec)

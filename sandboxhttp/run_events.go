@@ -97,11 +97,7 @@ func (br *bridge) follow(ctx context.Context, from int64) (*Run, error) {
 		if err != nil || rec.State == StateEnded {
 			return rec, err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, wait) {
 			return nil, errors.Join(errLeft, context.Cause(ctx))
 		}
 	}

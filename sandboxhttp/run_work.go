@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"time"
 
@@ -62,7 +61,7 @@ func (r *run) drive() (*claude.ResultMessage, error) {
 		if r.wasKilled() == nil {
 			r.h.log.Warn("lost sight of a run, and looks for it again", "run", r.id, "error", err)
 		}
-		r.pause(wait)
+		sleep(r.ctx, wait)
 	}
 }
 
@@ -70,16 +69,6 @@ func (r *run) drive() (*claude.ResultMessage, error) {
 // next time.
 func again(err error) bool {
 	return errors.Is(err, claude.ErrDetached) || errors.Is(err, sandbox.ErrUnavailable) || errors.Is(err, errRecords)
-}
-
-// pause waits for about a time, unless this server lets go of the run.
-func (r *run) pause(wait time.Duration) {
-	timer := time.NewTimer(wait/2 + rand.N(wait))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-r.ctx.Done():
-	}
 }
 
 var (

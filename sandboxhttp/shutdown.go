@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -90,6 +91,18 @@ func (h *Handler) letGo() error {
 		errs = append(errs, b.close())
 	}
 	return errors.Join(errs...)
+}
+
+// sleep waits for about a time, and reports whether the context goes on.
+func sleep(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait/2 + rand.N(wait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // bounded runs fn and gives its result, or ctx's cause when ctx ends first. It

@@ -3,7 +3,6 @@ package sandboxhttp
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude/runlog"
@@ -21,17 +20,11 @@ const takeOverEvery = 5 * time.Second
 // watchRuns takes over what other servers leave, until this one lets go of its own.
 func (h *Handler) watchRuns() {
 	var swept time.Time
-	for h.runs.Err() == nil {
+	for more := true; more; more = sleep(h.runs, takeOverEvery) {
 		h.takeOverAll()
 		if time.Since(swept) >= sweepEvery {
 			h.sweep()
 			swept = time.Now()
-		}
-		timer := time.NewTimer(takeOverEvery/2 + rand.N(takeOverEvery))
-		select {
-		case <-timer.C:
-		case <-h.runs.Done():
-			timer.Stop()
 		}
 	}
 }

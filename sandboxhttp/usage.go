@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -126,18 +125,6 @@ func (h *Handler) insist(tell func(context.Context) error, about ...any) {
 	}
 	if h.start("usage", again) != nil {
 		again() // Shutdown waits for whoever says it
-	}
-}
-
-// sleep waits for about a time, and reports whether the context goes on.
-func sleep(ctx context.Context, wait time.Duration) bool {
-	timer := time.NewTimer(wait/2 + rand.N(wait))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

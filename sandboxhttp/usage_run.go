@@ -66,9 +66,9 @@ func (r *run) keepTo(held usage.Budget) {
 
 // amounts are what a run used whose record says when it ended; a nil result says nothing.
 // They come from inside the sandbox, and can be anything.
-func (r *run) amounts(result *claude.ResultMessage) usage.Amounts {
+func (r *run) amounts(rec *Run, result *claude.ResultMessage) usage.Amounts {
 	used := usage.Amounts{Runs: 1}
-	took := r.rec.EndedAt.Sub(r.rec.StartedAt)
+	took := rec.EndedAt.Sub(rec.StartedAt)
 	if result != nil {
 		used.Cost = usage.MicroUSD(amount(usage.Dollars(result.CostUSD)))
 		for _, m := range result.ModelUsage {
@@ -106,16 +106,16 @@ func (r *run) whileItLived(ctx context.Context, took time.Duration) (time.Durati
 }
 
 // count tells of what the run used, and of its end.
-func (r *run) count(ctx context.Context) error {
+func (r *run) count(ctx context.Context, rec *Run, used usage.Amounts) error {
 	if r.h.ledger == nil {
 		return nil
 	}
 	entry := usage.Entry{
-		Account: r.box.account, Kind: usage.KindRun, ID: r.id, SandboxID: r.box.id, RunID: r.id, Time: r.rec.EndedAt, Amounts: r.used,
+		Account: r.box.account, Kind: usage.KindRun, ID: r.id, SandboxID: r.box.id, RunID: r.id, Time: rec.EndedAt, Amounts: used,
 	}
 	var err error
 	if r.taken {
-		entry.Amounts.ClaudeTime, err = r.whileItLived(ctx, r.used.ClaudeTime)
+		entry.Amounts.ClaudeTime, err = r.whileItLived(ctx, used.ClaudeTime)
 	}
 	if err == nil {
 		err = r.h.ledger.Add(ctx, entry)

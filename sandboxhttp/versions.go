@@ -97,6 +97,9 @@ func (h *Handler) postRestore(w http.ResponseWriter, r *http.Request, p *Princip
 			return newProblem(http.StatusUnprocessableEntity, codeValidationFailed, "some fields cannot be taken as they are").
 				field("version", "say which version")
 		}
+		if err := h.noRunElsewhere(r.Context(), b); err != nil {
+			return err
+		}
 		return h.beginWork(b, true, t, func(ctx context.Context, counted *transfer) (*answer, error) {
 			sb, err := b.sandbox(ctx, rec)
 			if err != nil {

@@ -79,12 +79,27 @@ func (b *box) takeWork(w *volumeWork) error {
 	}
 	for _, r := range b.runs {
 		if w.restores && !r.hasEnded() {
-			return newProblem(http.StatusConflict, codeRunInProgress,
-				"run "+r.id+" works with the files; wait for its end, or interrupt it, and restore then")
+			return runWorks(r.id)
 		}
 	}
 	b.work = w
 	return nil
+}
+
+func runWorks(id string) error {
+	return newProblem(http.StatusConflict, codeRunInProgress,
+		"run "+id+" works with the files; wait for its end, or interrupt it, and restore then")
+}
+
+// noRunElsewhere refuses a restore while a run goes on that another server looks after.
+func (h *Handler) noRunElsewhere(ctx context.Context, b *box) error {
+	list, err := h.store.Runs(ctx, b.account, b.id)
+	for _, rec := range list {
+		if rec.State == StateRunning && b.run(rec.ID) == nil {
+			return runWorks(rec.ID)
+		}
+	}
+	return err
 }
 
 func (b *box) leaveWork(w *volumeWork) {

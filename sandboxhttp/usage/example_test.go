@@ -16,7 +16,7 @@ func Example() {
 	ctx := context.Background()
 	var ledger usage.Ledger = new(usage.Memory) // or that of sqlstore
 	quota := usage.Quota{RunsAtOnce: 1, PerDay: usage.Budget{Cost: 5 * usage.Dollar}}
-	noon := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC) // leave it out for now
+	noon := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC) // the zero time is the present
 
 	place, err := ledger.Reserve(ctx, usage.Reservation{
 		Account: "acme", Kind: usage.KindRun, ID: "run-1", SandboxID: "sb-1", Time: noon,
