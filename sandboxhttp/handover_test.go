@@ -134,6 +134,23 @@ func TestRunThatWasNotBegun(t *testing.T) {
 	}
 }
 
+// A run comes to its end at the next server also when nobody asks for it.
+func TestRunThatNobodyAsksFor(t *testing.T) {
+	cli, store := newPaced(), new(sandboxhttp.MemoryStore)
+	p := newPlace(t, cli.play)
+	first := serve(t, p, durable(store, nil))
+	box := first.create("")
+	f := first.prompt(box, "go")
+	f.must()
+	first.shutdown()
+	close(cli.gate)
+	serve(t, p, durable(store, nil))
+	until(t, "its end is recorded", func() bool {
+		rec, err := store.Run(t.Context(), "acme", strings.TrimPrefix(box, "/sandbox/"), strings.TrimPrefix(f.run(box), box+"/runs/"))
+		return err == nil && rec.State == sandboxhttp.StateEnded && rec.End == "completed"
+	})
+}
+
 // The second of two servers with the same records and logs shows what the first one
 // looks after, interrupts it, and goes on with it when the first one is gone.
 func TestTwoServers(t *testing.T) {

@@ -115,7 +115,7 @@ func (h *Handler) newRun(b *box, rec *Run, q *runRequest, from runlog.Info) *run
 		h: h, box: b, id: rec.ID, rec: *rec, done: make(chan struct{}), stopped: make(chan struct{}),
 		log: eventlog.NewAt(h.limits.RunBytes, uint64(from.Lines), h.older(rec.ID)), limit: h.limits.RunTime,
 	}
-	r.lines = &lines{log: r.log, n: from.Lines, size: from.Bytes, shown: from.Lines}
+	r.lines = &lines{log: r.log, n: from.Lines, size: from.Bytes}
 	r.ctx, r.let = context.WithCancel(h.runs)
 	r.start, r.killed = context.WithCancelCause(r.ctx)
 	if q == nil {
@@ -141,7 +141,7 @@ func (r *run) lease(ctx context.Context) error {
 	}
 	// What was being appended when a writer failed may be there or not.
 	info := w.Info()
-	if info.Lines < r.lines.n || info.Lines > r.lines.shown {
+	if info.Lines < r.lines.n || info.Lines > r.lines.shown() {
 		return errors.Join(runlog.ErrBusy, w.Close())
 	}
 	r.lines.w, r.lines.n, r.lines.size = w, info.Lines, info.Bytes

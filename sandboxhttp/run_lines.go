@@ -15,11 +15,16 @@ import (
 // lines is the writer of a run's log, and of what followers of this server are sent. What
 // is shown is in the sandbox's journal, so it need not be in the log before.
 type lines struct {
-	w     runlog.Writer // nil where logs are not kept
-	log   *eventlog.Log
-	n     int64 // lines in the log
-	size  int64 // their bytes
-	shown int64 // lines that followers have; never less than n
+	w    runlog.Writer // nil where logs are not kept
+	log  *eventlog.Log // has as many lines as w, or those that w did not take besides
+	n    int64         // lines in w
+	size int64         // their bytes
+}
+
+// shown is how many lines followers have.
+func (l *lines) shown() int64 {
+	last, _ := l.log.Last()
+	return int64(last)
 }
 
 // Info implements runlog.Writer.
@@ -28,10 +33,9 @@ func (l *lines) Info() runlog.Info { return runlog.Info{Lines: l.n, Bytes: l.siz
 // Append implements runlog.Writer. Lines that a log did not take before are shown once.
 func (l *lines) Append(ctx context.Context, lines [][]byte) error {
 	for i, line := range lines {
-		if l.n+int64(i) < l.shown {
+		if l.n+int64(i) < l.shown() {
 			continue
 		}
-		l.shown++
 		if n := len(line); n > 0 && line[n-1] == '\n' {
 			line = line[:n-1]
 		}
