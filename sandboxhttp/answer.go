@@ -191,5 +191,3 @@ func (h *Handler) answerRun(w http.ResponseWriter, r *http.Request, p *Principal
 func lookedAfterElsewhere() error {
 	return newProblem(http.StatusServiceUnavailable, codeElsewhere, "another server looks after this run; ask again")
 }
-
-func (h *Handler) stopElsewhere(context.Context, *Run) error { return lookedAfterElsewhere() }

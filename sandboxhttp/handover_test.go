@@ -187,6 +187,8 @@ func TestTwoServers(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
+	second.refused(503, "elsewhere", "POST", run+"/interrupt", "")
+	second.refused(503, "elsewhere", "POST", run+"/answer", `{"question":"q","allow":true}`)
 	first.shutdown()
 	until(t, "the second looks after it", func() bool {
 		return second.request("POST", run+"/interrupt", "").StatusCode == http.StatusAccepted

@@ -290,9 +290,7 @@ func (h *Handler) interruptRun(w http.ResponseWriter, r *http.Request, p *Princi
 	case live != nil:
 		live.stop()
 	case rec.State == StateRunning:
-		if err := h.stopElsewhere(r.Context(), rec); err != nil {
-			return err
-		}
+		return lookedAfterElsewhere()
 	}
 	given = &answer{status: http.StatusAccepted}
 	w.WriteHeader(http.StatusAccepted)
