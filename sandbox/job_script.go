@@ -146,7 +146,7 @@ keep() {
 		e*) # the command has ended: those who ask from now on look for open
 			rm -f "$vivarium_dir/open"
 			vivarium_closed=yes
-			echo z 1<>"$vivarium_dir/ctl" ;;
+			echo z >&6 ;; # not by its name, which makes a file where the job is being removed
 		z*) exit ;;
 		esac
 	done
@@ -265,7 +265,8 @@ read -r vivarium_said <&7
 echo "$vivarium_said"
 `
 
-// jobRemove removes what is known of a job that is not running.
+// jobRemove removes what is known of a job that is not running. What is left of it may
+// make a file meanwhile, once.
 const jobRemove = jobFunctions + `
 [ -d "$1" ] || { echo absent; exit; }
 if ! ended "$1" && { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null && alive "$vivarium_sup" "$vivarium_born"; then
@@ -273,5 +274,5 @@ if ! ended "$1" && { read -r vivarium_sup vivarium_born <"$1/sup"; } 2>/dev/null
 	exit
 fi
 [ ! -p "$1/ctl" ] || echo z 1<>"$1/ctl" # a keeper that is left
-rm -rf "$1" 2>&1 && echo removed
+{ rm -rf "$1" 2>/dev/null || rm -rf "$1" 2>&1; } && echo removed
 `

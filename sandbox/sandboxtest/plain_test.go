@@ -336,8 +336,10 @@ func (f plainFiles) OpenFile(ctx context.Context, name string, flag int, perm fs
 	if info, err := os.Stat(name); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
 		return nil, fs.ErrPermission
 	}
-	if real, err := filepath.EvalSymlinks(name); err == nil && f.check(ctx, real) != nil {
-		return nil, fs.ErrPermission
+	if real, err := filepath.EvalSymlinks(name); err == nil {
+		if err := f.check(ctx, real); err != nil {
+			return nil, err
+		}
 	}
 	file, err := os.OpenFile(name, flag, perm)
 	if err != nil {
