@@ -84,7 +84,7 @@ func (l *lister) add(kind byte, f *found) error {
 	f.Mode &= 0o1777
 	switch kind {
 	case 'f':
-		f.Kind = tree.File
+		f.Kind, f.Link = tree.File, ""
 		if f.Size < 0 {
 			return fmt.Errorf("%q is said to have %d bytes", clip(f.Path), f.Size)
 		}
