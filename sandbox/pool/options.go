@@ -65,6 +65,11 @@ type Options struct {
 	// SaveWithin is how long after its end was due a sandbox is kept that cannot be
 	// saved. 0 is an hour.
 	SaveWithin time.Duration
+	// Adopt, if set, is asked for whom a sandbox is that has this pool's tags and no record,
+	// because records were lost. It gives the owner and what its record is to say: the
+	// Sandbox of config is what a successor would be made of, its ID is taken as it is. The
+	// owner "", and nil Adopt, are for nobody: such a sandbox is ended.
+	Adopt func(ctx context.Context, info *sandbox.Info) (owner string, config *Config, err error)
 	// Notify, if set, is told of warnings and ends. It has half a minute. An event may
 	// come twice, after a crash; none is left out.
 	Notify func(ctx context.Context, e Event)

@@ -130,6 +130,16 @@ func (r *Record) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// Ending gives the end that was announced and is still to come, if nothing is done about it.
+func (r *Record) Ending() (reason sandbox.End, at time.Time, announced bool) {
+	if r.State != StateRunning {
+		return "", time.Time{}, false
+	}
+	reason, at = r.planned()
+	w, told := r.Warnings[reason]
+	return reason, at, told && w.End.Equal(at)
+}
+
 func (l Lease) heldByOther(holder string, now time.Time) bool {
 	return l.Holder != "" && l.Holder != holder && now.Before(l.Until)
 }

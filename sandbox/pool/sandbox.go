@@ -44,6 +44,46 @@ func (s *Sandbox) Record(ctx context.Context) (*Record, error) {
 	return r, nil
 }
 
+// Check asks the provider how the sandbox is, and gives what is known of it then. info is
+// nil unless it is running. One that has ended by itself, which a sweep sees later at the
+// latest, is recorded so before Check returns. Check does not count as use.
+func (s *Sandbox) Check(ctx context.Context) (r *Record, info *sandbox.Info, err error) {
+	if r, err = s.Record(ctx); err != nil || r.State != StateRunning {
+		return r, nil, err
+	}
+	if info, err = s.p.info(ctx, r.Box.ID); err == nil {
+		return r, info, nil
+	}
+	if gone(err) {
+		err = s.p.recordLoss(ctx, r)
+	}
+	if err != nil {
+		return nil, nil, s.wrap(err)
+	}
+	if r, err = s.Record(ctx); err != nil || r.State != StateStopping || !r.Stop.Unsaved {
+		return r, nil, err
+	}
+	if err := s.p.finish(ctx, s.key); err != nil {
+		return nil, nil, s.wrap(err)
+	}
+	r, err = s.Record(ctx)
+	return r, nil, err
+}
+
+// info asks the provider. That a sandbox has ended is an error.
+func (p *Pool) info(ctx context.Context, id string) (*sandbox.Info, error) {
+	h, err := p.hold(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer p.drop(h)
+	info, err := h.sb.Info(ctx)
+	if err == nil && info.State == sandbox.StateEnded {
+		err = sandbox.ErrEnded
+	}
+	return info, err
+}
+
 // Terminate is Pool.Terminate.
 func (s *Sandbox) Terminate(ctx context.Context, opts *TerminateOptions) error {
 	return s.p.Terminate(ctx, s.owner, s.id, opts)

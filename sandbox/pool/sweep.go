@@ -1,16 +1,32 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 )
 
-// sweep brings the records and what the provider has in line, and forgets what ended
-// long ago.
+// Sweep brings the records and what the provider has in line at once, as is done every
+// Options.Sweep anyway: what ended by itself is recorded, and what has no record is adopted
+// or, once it is a minute old, ended.
+func (p *Pool) Sweep(ctx context.Context) error {
+	if p.closed() {
+		return fmt.Errorf("pool: sweep: %w", ErrClosed)
+	}
+	if err := p.compare(ctx); err != nil {
+		return fmt.Errorf("pool: sweep: %w", err)
+	}
+	return nil
+}
+
+// sweep does that, and forgets what ended long ago.
 func (p *Pool) sweep(ctx context.Context) {
 	for what, err := range map[string]error{
 		"cannot ask the provider what there is": p.compare(ctx),
@@ -53,8 +69,9 @@ func (p *Pool) compare(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// claimOrEnd ends a sandbox of the provider that no record owns, whoever made it. It has
-// to be some time old, since the provider's answer and a Store's replica may be.
+// claimOrEnd adopts a sandbox of the provider that has no record, or ends it, whoever made
+// it. For that it has to be some time old, since the provider's answer and a Store's
+// replica may be.
 func (p *Pool) claimOrEnd(ctx context.Context, info *sandbox.Info, byKey map[string]*Record) error {
 	name := info.Tags[TagBox]
 	key := name[:max(strings.LastIndexByte(name, '-'), 0)]
@@ -67,11 +84,63 @@ func (p *Pool) claimOrEnd(ctx context.Context, info *sandbox.Info, byKey map[str
 		return err
 	case err == nil && r.owns(name, info.ID):
 		return nil
-	case time.Since(info.CreatedAt) < minOrphanAge:
+	case err != nil:
+		if adopted, err := p.adoptBox(ctx, key, info); adopted || err != nil {
+			return err
+		}
+	}
+	if time.Since(info.CreatedAt) < minOrphanAge {
 		return nil
 	}
 	p.opts.Log.Info("pool: ending a sandbox that no record owns", "provider_id", info.ID, "name", name)
 	return p.endBox(ctx, Box{Name: name, ID: info.ID})
+}
+
+// adoptBox makes a record of a sandbox that has none, if it is somebody's. Where a sweep of
+// another process was first, or a record was just made, that counts.
+func (p *Pool) adoptBox(ctx context.Context, key string, info *sandbox.Info) (adopted bool, err error) {
+	if p.opts.Adopt == nil || key == "" {
+		return false, nil
+	}
+	owner, config, err := p.opts.Adopt(ctx, info)
+	if err != nil || owner == "" {
+		return false, err
+	}
+	if config == nil {
+		config = &Config{}
+	}
+	r := p.found(key, info, config)
+	r.Owner = owner
+	err = p.opts.Store.Save(ctx, r)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return false, nil // its owner has another by that ID
+	case errors.Is(err, ErrConflict):
+		return true, nil
+	case err == nil:
+		p.opts.Log.Info("pool: adopted a sandbox whose record was lost", "sandbox", r.ID, "provider_id", info.ID)
+		p.wakeUp()
+	}
+	return err == nil, err
+}
+
+// found is the record of a sandbox as far as it can be told. It was made with the time
+// that boxTime gives, so that tells its own.
+func (p *Pool) found(key string, info *sandbox.Info, config *Config) *Record {
+	name := info.Tags[TagBox]
+	r := &Record{
+		Pool: p.opts.Name, Key: key, ID: cmp.Or(config.ID, key), Labels: config.Labels, Config: withoutSecrets(config.Sandbox),
+		State: StateRunning, CreatedAt: info.CreatedAt.UTC(), ActiveAt: now(),
+		Box: Box{Name: name, ID: info.ID, ExpiresAt: info.ExpiresAt.UTC()},
+	}
+	r.Boxes, _ = strconv.Atoi(name[len(key)+1:]) // 0 where somebody else gave the name
+	r.Config.Timeout = cmp.Or(r.Config.Timeout, p.opts.Lifetime)
+	r.Config.IdleTimeout = cmp.Or(r.Config.IdleTimeout, p.opts.Idle)
+	if left := info.ExpiresAt.Sub(info.CreatedAt) - p.opts.Grace - p.opts.SaveWithin; p.opts.Cap == 0 && !info.ExpiresAt.IsZero() && left > 0 {
+		r.Config.Timeout = left
+	}
+	r.ExpiresAt = r.CreatedAt.Add(r.Config.Timeout)
+	return r
 }
 
 // checkLoss has it recorded that a sandbox ended which the provider did not list, if an
