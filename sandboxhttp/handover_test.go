@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -266,6 +267,58 @@ func TestNoGapWithLogs(t *testing.T) {
 		}
 	}
 	s.ask(200, "DELETE", box, "")
+}
+
+// unreadableLogs cannot be read as long as there is a fault.
+type unreadableLogs struct {
+	runlog.Store
+	fault atomic.Pointer[error]
+}
+
+func (u *unreadableLogs) Read(ctx context.Context, run string, from int64) iter.Seq2[runlog.Line, error] {
+	fault := u.fault.Load()
+	if fault == nil {
+		return u.Store.Read(ctx, run, from)
+	}
+	return func(yield func(runlog.Line, error) bool) {
+		for line, err := range u.Store.Read(ctx, run, from) {
+			if line.N == from+1 {
+				yield(runlog.Line{}, *fault)
+				return
+			}
+			if !yield(line, err) {
+				return
+			}
+		}
+	}
+}
+
+// A log that cannot be read for a while costs nobody an event, and one that is damaged
+// is said to be.
+func TestLogsThatCannotBeRead(t *testing.T) {
+	logs := &unreadableLogs{Store: new(runlog.Memory)}
+	s := serve(t, newPlace(t, talk), func(c *sandboxhttp.Config) {
+		durable(new(sandboxhttp.MemoryStore), logs)(c)
+		c.Limits.EventBytes = 1
+	})
+	box := s.create("")
+	f := s.prompt(box, "5")
+	f.all()
+	s.prompt(box, "1").all() // now the first is not in memory any more
+	for want, fault := range map[string]error{"reconnect": syscall.ECONNREFUSED, "gap": fmt.Errorf("line 3: %w", runlog.ErrCorrupt)} {
+		logs.fault.Store(&fault)
+		g := s.follow("GET", f.run(box)+"/events", "", "Last-Event-ID", "1")
+		first, err := g.next()
+		second, secondErr := g.next()
+		if err := errors.Join(err, secondErr); err != nil || first.id != 2 || second.name != want {
+			t.Errorf("%v: %+v, %+v, %v", fault, first, second, err)
+		}
+	}
+	logs.fault.Store(nil)
+	g := s.follow("GET", f.run(box)+"/events", "", "Last-Event-ID", "2")
+	if e, err := g.next(); err != nil || e.id != 3 || g.end()["end"] != "completed" {
+		t.Errorf("then %+v, %v", e, err)
+	}
 }
 
 // Shutdown without records waits for the runs, and with records does not: its context's
