@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path"
@@ -137,8 +138,54 @@ func (t *torture) leftOver(ctx context.Context) error {
 	return nil
 }
 
-// remains gives the processes, besides this one, that have to do with a directory.
-func remains(dir string) (list []string) {
+// counted wants the ledger to have each run once, and none that goes on.
+func (t *torture) counted(ctx context.Context) error {
+	var usage struct {
+		Now  struct{ Runs int }
+		Days []struct{ Amounts struct{ Runs int } }
+	}
+	if err := t.c.ask(ctx, &request{method: http.MethodGet, path: "/usage"}, &usage); err != nil {
+		return err
+	}
+	n := 0
+	for _, day := range usage.Days {
+		n += day.Amounts.Runs
+	}
+	if n != *runs || usage.Now.Runs != 0 {
+		t.mu.Lock()
+		t.lost += max(*runs-n, 0)
+		t.doubled += max(n-*runs, 0)
+		t.mu.Unlock()
+		t.Errorf("the ledger has %d runs, and %d that go on", n, usage.Now.Runs)
+	}
+	return nil
+}
+
+// remains wants nothing of a sandbox in localbox's directory but records of what has ended,
+// and no process.
+func (t *torture) remains(dir string) {
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(dir, name)
+		depth := strings.Count(rel, "/")
+		switch {
+		case err != nil:
+			return err
+		case d.Type().IsRegular(), d.IsDir() && (depth == 0 || depth == 1 && strings.HasPrefix(rel, "boxes/")):
+			return nil
+		}
+		t.orphan("%s of a sandbox is left", rel)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, process := range processes(dir) {
+		t.orphan("a process is left: %s", process)
+	}
+}
+
+// processes gives the processes, besides this one, that have to do with a directory.
+func processes(dir string) (list []string) {
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, proc := range procs {
 		if pid, err := strconv.Atoi(filepath.Base(proc)); err != nil || pid == os.Getpid() {

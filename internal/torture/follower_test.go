@@ -94,7 +94,7 @@ func (f *follower) take(e event) {
 		if e.id != f.n+1 || f.end != "" {
 			f.fault("event %d comes after %d", e.id, f.n)
 		}
-		f.n++
+		f.n = e.id
 		f.got.WriteString(e.data + "\n")
 		f.newLine()
 	case "end":

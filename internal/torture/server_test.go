@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -217,7 +218,10 @@ func (s *server) said(t *testing.T) string {
 	return string(data)
 }
 
-func pause(ctx context.Context) { wait(ctx, 50*time.Millisecond) }
+// pause is before something is tried again.
+func pause(ctx context.Context) {
+	wait(ctx, time.Duration(50+rand.IntN(200))*time.Millisecond)
+}
 
 func wait(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

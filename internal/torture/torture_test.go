@@ -196,8 +196,10 @@ func (t *torture) settle(ctx context.Context, url, dir string) {
 			}
 		}
 	}
-	if err := t.leftOver(ctx); err != nil {
-		t.Error(err)
+	for _, look := range []func(context.Context) error{t.counted, t.leftOver} {
+		if err := look(ctx); err != nil {
+			t.Error(err)
+		}
 	}
 	for _, s := range t.servers {
 		s.stop(t.T)
@@ -208,12 +210,7 @@ func (t *torture) settle(ctx context.Context, url, dir string) {
 	if err := t.p.Close(); err != nil {
 		t.Error(err)
 	}
-	for _, process := range remains(dir) {
-		t.orphan("a process is left: %s", process)
-	}
-	if left, err := os.ReadDir(dir + "/boxes"); err != nil || len(left) > 0 {
-		t.Logf("directories are left: %v, %v", left, err)
-	}
+	t.remains(dir)
 }
 
 // report prints the figures.
