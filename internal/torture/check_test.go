@@ -142,14 +142,14 @@ func (t *torture) leftOver(ctx context.Context) error {
 func (t *torture) counted(ctx context.Context) error {
 	var usage struct {
 		Now  struct{ Runs int }
-		Days []struct{ Amounts struct{ Runs int } }
+		Days []struct{ Runs int }
 	}
 	if err := t.c.ask(ctx, &request{method: http.MethodGet, path: "/usage"}, &usage); err != nil {
 		return err
 	}
 	n := 0
 	for _, day := range usage.Days {
-		n += day.Amounts.Runs
+		n += day.Runs
 	}
 	if n != *runs || usage.Now.Runs != 0 {
 		t.mu.Lock()

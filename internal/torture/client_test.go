@@ -58,14 +58,10 @@ func (c *client) send(ctx context.Context, q *request) (*http.Response, error) {
 type problem struct {
 	Status       int
 	Code, Detail string
+	Retryable    bool // it may be better the next time
 }
 
 func (p *problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Code, p.Detail) }
-
-// again reports whether it may be better the next time.
-func (p *problem) again() bool {
-	return p.Status >= 500 || p.Status == http.StatusTooManyRequests || p.Code == "idempotency_in_flight"
-}
 
 // refusal reads an answer that is an error, and counts it.
 func (c *client) refusal(resp *http.Response) *problem {
@@ -120,7 +116,7 @@ func (c *client) ask(ctx context.Context, q *request, answer any, codes ...strin
 			return nil
 		case err == nil:
 			return json.Unmarshal(data, answer)
-		case errors.As(err, &p) && (slices.Contains(codes, p.Code) || !p.again()):
+		case errors.As(err, &p) && (slices.Contains(codes, p.Code) || !p.Retryable):
 			return p
 		case ctx.Err() != nil:
 			return fmt.Errorf("%s %s: %w, the last time %w", q.method, q.path, ctx.Err(), err)
@@ -193,7 +189,7 @@ func (c *client) prompt(ctx context.Context, box, key, body string) (string, err
 	for {
 		id, err := c.promptOnce(ctx, q)
 		var p *problem
-		if err == nil || errors.As(err, &p) && !p.again() {
+		if err == nil || errors.As(err, &p) && !p.Retryable {
 			return id, err
 		}
 		if ctx.Err() != nil {

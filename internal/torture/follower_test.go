@@ -65,7 +65,7 @@ func (f *follower) once(ctx context.Context) error {
 		return nil
 	default:
 		p := f.c.refusal(resp)
-		if !p.again() {
+		if !p.Retryable {
 			f.fault("after event %d: %v", f.n, p)
 		}
 		return p
