@@ -64,7 +64,6 @@ type run struct {
 	path      string
 	followers [2]follower
 	journal   string
-	log       string
 }
 
 func (t *torture) newBox(i int) *box { return &box{torture: t, name: fmt.Sprint("box-", i)} }
