@@ -321,6 +321,51 @@ func TestLogsThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// forgetfulStore saves the first run and says that it did not. When that is removed, it
+// looks whether another server could take it over.
+type forgetfulStore struct {
+	sandboxhttp.Store
+	logs  runlog.Store
+	saved atomic.Bool
+	taken error
+}
+
+func (f *forgetfulStore) SaveRun(ctx context.Context, r *sandboxhttp.Run) error {
+	err := f.Store.SaveRun(ctx, r)
+	if err == nil && !f.saved.Swap(true) {
+		err = errors.New("the connection was lost")
+	}
+	return err
+}
+
+func (f *forgetfulStore) DeleteRun(ctx context.Context, account, box, id string) error {
+	w, err := f.logs.Write(ctx, id)
+	if f.taken = err; err == nil {
+		_ = w.Close()
+	}
+	return f.Store.DeleteRun(ctx, account, box, id)
+}
+
+// A run whose record is there although saving it failed is removed before anybody else
+// may take it over, and is begun by the next request.
+func TestRunThatWasSavedUnnoticed(t *testing.T) {
+	cli, logs := newPaced(), new(runlog.Memory)
+	store := &forgetfulStore{Store: new(sandboxhttp.MemoryStore), logs: logs}
+	s := serve(t, newPlace(t, cli.play), durable(store, logs))
+	box := s.create("")
+	s.refused(500, "internal", "POST", box+"/claude", `{"prompt":"go"}`, "Idempotency-Key", "k")
+	if !errors.Is(store.taken, runlog.ErrBusy) {
+		t.Errorf("while it was removed, its lease was to be had: %v", store.taken)
+	}
+	if list := s.ask(200, "GET", box+"/runs", "")["runs"].([]any); len(list) != 0 {
+		t.Errorf("there are runs: %v", list)
+	}
+	close(cli.gate)
+	if end := s.prompt(box, "go", "Idempotency-Key", "k").end(); end["end"] != "completed" || cli.starts.Load() != 1 {
+		t.Errorf("end %v, started %d times", end, cli.starts.Load())
+	}
+}
+
 // Shutdown without records waits for the runs, and with records does not: its context's
 // end changes nothing about them.
 func TestShutdownLetsGoAtOnce(t *testing.T) {
