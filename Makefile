@@ -76,7 +76,7 @@ claude-newer:
 	VIVARIUM_CLAUDE=$(CURDIR)/.tools/claude-newer/node_modules/@anthropic-ai/claude-code/bin/claude.exe \
 	  $(GO) test -count=1 -timeout 20m -run Real ./claude ./claude/mcpserver
 
-# 50 agents at once, while those who follow them, the database and the readers are cut.
+# 50 agents at once over HTTP, while their two servers, the database and the clients are cut.
 torture:
 	$(GO) test ./internal/torture -count 1 -timeout 30m -v -runs 50 -kills 20 -restarts 5
 

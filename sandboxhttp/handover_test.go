@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -266,6 +267,103 @@ func TestNoGapWithLogs(t *testing.T) {
 		}
 	}
 	s.ask(200, "DELETE", box, "")
+}
+
+// unreadableLogs cannot be read as long as there is a fault.
+type unreadableLogs struct {
+	runlog.Store
+	fault atomic.Pointer[error]
+}
+
+func (u *unreadableLogs) Read(ctx context.Context, run string, from int64) iter.Seq2[runlog.Line, error] {
+	fault := u.fault.Load()
+	if fault == nil {
+		return u.Store.Read(ctx, run, from)
+	}
+	return func(yield func(runlog.Line, error) bool) {
+		for line, err := range u.Store.Read(ctx, run, from) {
+			if line.N == from+1 {
+				yield(runlog.Line{}, *fault)
+				return
+			}
+			if !yield(line, err) {
+				return
+			}
+		}
+	}
+}
+
+// A log that cannot be read for a while costs nobody an event, and one that is damaged
+// is said to be.
+func TestLogsThatCannotBeRead(t *testing.T) {
+	logs := &unreadableLogs{Store: new(runlog.Memory)}
+	s := serve(t, newPlace(t, talk), func(c *sandboxhttp.Config) {
+		durable(new(sandboxhttp.MemoryStore), logs)(c)
+		c.Limits.EventBytes = 1
+	})
+	box := s.create("")
+	f := s.prompt(box, "5")
+	f.all()
+	s.prompt(box, "1").all() // now the first is not in memory any more
+	for want, fault := range map[string]error{"reconnect": syscall.ECONNREFUSED, "gap": fmt.Errorf("line 3: %w", runlog.ErrCorrupt)} {
+		logs.fault.Store(&fault)
+		g := s.follow("GET", f.run(box)+"/events", "", "Last-Event-ID", "1")
+		first, err := g.next()
+		second, secondErr := g.next()
+		if err := errors.Join(err, secondErr); err != nil || first.id != 2 || second.name != want {
+			t.Errorf("%v: %+v, %+v, %v", fault, first, second, err)
+		}
+	}
+	logs.fault.Store(nil)
+	g := s.follow("GET", f.run(box)+"/events", "", "Last-Event-ID", "2")
+	if e, err := g.next(); err != nil || e.id != 3 || g.end()["end"] != "completed" {
+		t.Errorf("then %+v, %v", e, err)
+	}
+}
+
+// forgetfulStore saves the first run and says that it did not. When that is removed, it
+// looks whether another server could take it over.
+type forgetfulStore struct {
+	sandboxhttp.Store
+	logs  runlog.Store
+	saved atomic.Bool
+	taken error
+}
+
+func (f *forgetfulStore) SaveRun(ctx context.Context, r *sandboxhttp.Run) error {
+	err := f.Store.SaveRun(ctx, r)
+	if err == nil && !f.saved.Swap(true) {
+		err = errors.New("the connection was lost")
+	}
+	return err
+}
+
+func (f *forgetfulStore) DeleteRun(ctx context.Context, account, box, id string) error {
+	w, err := f.logs.Write(ctx, id)
+	if f.taken = err; err == nil {
+		_ = w.Close()
+	}
+	return f.Store.DeleteRun(ctx, account, box, id)
+}
+
+// A run whose record is there although saving it failed is removed before anybody else
+// may take it over, and is begun by the next request.
+func TestRunThatWasSavedUnnoticed(t *testing.T) {
+	cli, logs := newPaced(), new(runlog.Memory)
+	store := &forgetfulStore{Store: new(sandboxhttp.MemoryStore), logs: logs}
+	s := serve(t, newPlace(t, cli.play), durable(store, logs))
+	box := s.create("")
+	s.refused(500, "internal", "POST", box+"/claude", `{"prompt":"go"}`, "Idempotency-Key", "k")
+	if !errors.Is(store.taken, runlog.ErrBusy) {
+		t.Errorf("while it was removed, its lease was to be had: %v", store.taken)
+	}
+	if list := s.ask(200, "GET", box+"/runs", "")["runs"].([]any); len(list) != 0 {
+		t.Errorf("there are runs: %v", list)
+	}
+	close(cli.gate)
+	if end := s.prompt(box, "go", "Idempotency-Key", "k").end(); end["end"] != "completed" || cli.starts.Load() != 1 {
+		t.Errorf("end %v, started %d times", end, cli.starts.Load())
+	}
 }
 
 // Shutdown without records waits for the runs, and with records does not: its context's

@@ -77,11 +77,12 @@ type fieldError struct {
 	Detail string `json:"detail"`
 }
 
+// newProblem makes one that, where it is this side's, may be gone the next time: a database
+// that starts again is an internal error.
 func newProblem(status int, code, detail string) *problem {
 	return &problem{
 		Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail,
-		Retryable: status == http.StatusTooManyRequests || status == http.StatusBadGateway ||
-			status == http.StatusServiceUnavailable || code == codeIdempotencyInFlight || code == codeRunInProgress || code == codeVolumeBusy,
+		Retryable: status >= http.StatusInternalServerError || status == http.StatusTooManyRequests || code == codeIdempotencyInFlight || code == codeRunInProgress || code == codeVolumeBusy,
 	}
 }
 

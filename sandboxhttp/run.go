@@ -149,12 +149,14 @@ func (r *run) lease(ctx context.Context) error {
 }
 
 // unmake removes what there is of a run that was not begun. What is left all the same is
-// for the log: why the run was not begun is another question.
+// for the log: why the run was not begun is another question. The lease goes after the
+// record, which may be there although saving it failed: nobody takes the run over meanwhile.
 func (r *run) unmake() {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.h.ctx), cleanUpTime)
 	defer stop()
 	r.h.release(r.box.account, usage.KindRun, r.id)
-	err := errors.Join(r.lines.Close(), r.h.store.DeleteRun(ctx, r.box.account, r.box.id, r.id))
+	err := r.h.store.DeleteRun(ctx, r.box.account, r.box.id, r.id)
+	err = errors.Join(err, r.lines.Close())
 	if r.h.config.Logs != nil {
 		err = errors.Join(err, r.h.config.Logs.Delete(ctx, r.id))
 	}

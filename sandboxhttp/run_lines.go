@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"iter"
 	"strings"
 
@@ -90,7 +91,9 @@ func eventName(line []byte) string {
 	return ""
 }
 
-// older gives the lines of a run that this process does not hold. Nil: nobody does.
+// older gives the lines of a run that this process does not hold. Nil: nobody does. A log
+// that is not there, or is damaged, has no more of them; another that cannot be read may
+// have them the next time.
 func (h *Handler) older(run string) eventlog.Older {
 	logs := h.config.Logs
 	if logs == nil {
@@ -99,6 +102,12 @@ func (h *Handler) older(run string) eventlog.Older {
 	return func(ctx context.Context, from, to uint64) iter.Seq2[eventlog.Event, error] {
 		return func(yield func(eventlog.Event, error) bool) {
 			for line, err := range logs.Read(ctx, run, int64(from)) {
+				if err != nil && ctx.Err() == nil {
+					h.log.Error("cannot read the log of a run", "run", run, "error", err)
+				}
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, runlog.ErrCorrupt) {
+					return
+				}
 				e := event(line)
 				if e.ID > to && err == nil || !yield(e, err) {
 					return

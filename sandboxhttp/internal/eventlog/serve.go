@@ -31,7 +31,8 @@ var (
 
 // Serve answers a request with what follows an event of the log, as it comes,
 // until the log has ended, which it marks with "[DONE]", or the client is gone. A
-// log that was left ends with an event "reconnect" instead.
+// log that was left ends with an event "reconnect" instead, and so does a stream whose
+// older events cannot be read; the error is then Older's.
 //
 // When the response cannot be flushed it returns an error that matches
 // http.ErrNotSupported, and nothing has been written. After any other error
@@ -122,11 +123,13 @@ func (s *stream) batch(ctx context.Context, l *Log, b Batch) error {
 }
 
 // older sends what the log does not hold any more, and says what of it is not to be had.
+// What cannot be had now may be later: then the stream ends.
 func (s *stream) older(ctx context.Context, l *Log, from, to uint64) error {
 	var frames []byte
+	var failed error
 	if l.older != nil {
 		for e, err := range l.older(ctx, from, to) {
-			if err != nil || e.ID != from {
+			if failed = err; err != nil || e.ID != from {
 				break
 			}
 			frames = appendNumbered(frames, e.ID, e.Name, e.Data)
@@ -143,13 +146,18 @@ func (s *stream) older(ctx context.Context, l *Log, from, to uint64) error {
 			return err
 		}
 	}
-	if from <= to {
+	if failed == nil && from <= to {
 		frames = AppendFrame(frames, "gap", fmt.Appendf(nil, `{"from":%d,"to":%d}`, from, to))
 	}
-	if len(frames) == 0 {
-		return nil
+	if len(frames) > 0 {
+		if err := s.write(frames); err != nil {
+			return err
+		}
 	}
-	return s.write(frames)
+	if failed != nil {
+		return errors.Join(failed, s.finish(true))
+	}
+	return nil
 }
 
 func (s *stream) write(p []byte) error {

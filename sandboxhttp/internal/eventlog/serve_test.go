@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -173,6 +174,29 @@ func TestAStuckClientIsGivenUpAndHoldsUpNobody(t *testing.T) {
 			t.Errorf("the stuck client: %v after %v", err, time.Since(start))
 		}
 	})
+}
+
+// What cannot be read now is no gap: who follows asks again.
+func TestOlderEventsThatCannotBeRead(t *testing.T) {
+	failure := errors.New("the database is down")
+	for want, fails := range map[string]error{
+		"event: reconnect\ndata: {}\n\n": failure,
+		"event: gap\ndata: {\"from\":3,\"to\":4}\n\nid: 5\nevent: end\ndata: {}\n\ndata: [DONE]\n\n": nil,
+	} {
+		l := eventlog.NewAt(1<<20, 4, func(_ context.Context, from, _ uint64) iter.Seq2[eventlog.Event, error] {
+			return func(yield func(eventlog.Event, error) bool) {
+				if yield(eventlog.Event{ID: from, Data: []byte("two")}, nil) && fails != nil {
+					yield(eventlog.Event{}, fails)
+				}
+			}
+		})
+		l.End("end", []byte("{}"))
+		w := &recorder{header: http.Header{}}
+		err := eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 1)
+		if got := w.sent(); got != "id: 2\ndata: two\n\n"+want || !errors.Is(err, fails) {
+			t.Errorf("after %v: %q, %v", fails, got, err)
+		}
+	}
 }
 
 func TestServeNeedsFlush(t *testing.T) {
