@@ -99,6 +99,20 @@ func BenchmarkExecTrue(b *testing.B) {
 	durations.Print(os.Stdout, "modalbox_exec_true", "modal-client")
 }
 
+// BenchmarkExecMarked: the same beside the client running the runner, which is
+// what marking a command costs whoever does it.
+func BenchmarkExecMarked(b *testing.B) {
+	p := benchPair(b)
+	marked := []string{"/tmp/.vivarium-run", "/", "i", strconv.Itoa(1 << 52), "/none", "/none", "/bin/true"}
+	var durations figure.Pair
+	for b.Loop() {
+		durations.Measure(
+			func() { p.run(b, onlyWriter{io.Discard}, nil, "/bin/true") },
+			func() { p.exec(b, onlyWriter{io.Discard}, nil, marked...) })
+	}
+	durations.Print(os.Stdout, "modalbox_exec_marked", "modal-client-and-runner")
+}
+
 const benchSize = 64 << 20
 
 // BenchmarkStdout: 64 MiB from a command.

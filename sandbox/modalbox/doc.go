@@ -25,6 +25,10 @@
 // the mark, daemons included. Beside that one program, which costs a tenth of a
 // shell's start, a command takes the calls to Modal that it would take anyway.
 //
+// gVisor, on which Modal runs sandboxes unless they are virtual machines, refuses
+// that limit. A command there is killed with its process group, its session and
+// their descendants; a daemon that has left all three stays until the sandbox ends.
+//
 // Modal gives a command that a signal ended the exit code 128 and the signal.
 // What this side has sent is told as a signal; when somebody else sent it, or a
 // process crashed, Exit.Code is that number. Exit has no usage, and Exit.OOM is

@@ -87,6 +87,23 @@ func TestWithoutRunner(t *testing.T) {
 	}
 }
 
+// TestMark: whatever starts a command marks it.
+func TestMark(t *testing.T) {
+	sb := create(t, open(t, newClient(t, nil)), nil)
+	marked := func(by string, env ...string) {
+		t.Helper()
+		cmd := sb.Command(testContext(t), "grep", "-E", `^Max file locks +([0-9]+) +\1 `, "/proc/self/limits")
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("started by %s: %v, %q", by, err, out)
+		}
+	}
+	marked("the runner")
+	marked("a shell, with its environment in a file", "LONG="+strings.Repeat("x", 50_000))
+	sh(t, sb, "rm /tmp/.vivarium-run")
+	marked("a shell")
+}
+
 // TestFailsToExecute: a program that is there, and cannot be executed, is told
 // from one that exits with the same status.
 func TestFailsToExecute(t *testing.T) {

@@ -23,7 +23,9 @@ import (
 //   - set a mark that everything that comes from the command inherits and an
 //     ordinary user cannot take off: the limit RLIMIT_LOCKS, which has meant
 //     nothing to Linux since 2.4.25 (getrlimit(2)) and which /proc/PID/limits
-//     shows;
+//     shows. gVisor refuses it, and it must not be one that gVisor allows:
+//     its execs and process 1 have their limits in common (createLimitSet of
+//     runsc), so that a mark would be on all of them, and Kill end the sandbox;
 //   - print a first line on stdout that says so, with the process's id, which
 //     the command keeps.
 //

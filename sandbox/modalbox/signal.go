@@ -24,9 +24,25 @@ esac`
 
 // killScript kills process $2 with its group, unless it is 0, and everything
 // that carries mark $1, until nothing of it is left: what is forked while it
-// looks carries the mark too.
+// looks carries the mark too. Without marks it kills the process with all that
+// is in its group or session, and their descendants, which it stops first, so
+// that nothing is forked meanwhile and nobody loses its parent.
 const killScript = `m=$1 p=$2 i=0 n=1
-if [ "$p" != 0 ] && { [ "$m" = - ] || grep -q "^Max file locks *$m " /proc/$p/limits; }; then
+if [ "$m" = - ]; then
+	all=" $p "
+	[ "$p" != 0 ] && kill -s STOP "$p" && while [ $n = 1 ] && [ $i -lt 100 ]; do
+		n=0 i=$((i+1))
+		for l in /proc/[0-9]*/stat; do
+			read -r s <$l || continue
+			q=${l#/proc/} q=${q%/stat}
+			set -- ${s##*) }
+			case $all in *" $q "*) continue ;; esac
+			case $all in *" $2 "*) ;; *) [ "$3" = "$p" ] || [ "$4" = "$p" ] || continue ;; esac
+			kill -s STOP "$q" && n=1 all="$all$q "
+		done
+	done
+	[ "$p" != 0 ] && kill -s KILL $all
+elif [ "$p" != 0 ] && grep -q "^Max file locks *$m " /proc/$p/limits; then
 	kill -s KILL -- "-$p" || kill -s KILL "$p"
 fi 2>/dev/null
 [ "$m" != - ] && while [ $n = 1 ] && [ $i -lt 100 ]; do
