@@ -418,20 +418,3 @@ func TestRealDeferralAsTheCLIHasIt(t *testing.T) {
 		}
 	})
 }
-
-func TestDeferralOptions(t *testing.T) {
-	id := "6b510ccb-9b2e-4cd6-b1ff-6770472d4e44"
-	for name, opts := range map[string]*claude.Options{
-		"nothing to resume": {Answers: map[string]*claude.Permission{"a": claude.Allow()}},
-		"no answer":         {Resume: id, Answers: map[string]*claude.Permission{"a": nil}},
-		"no id":             {Resume: id, Answers: map[string]*claude.Permission{"": claude.Allow()}},
-		"interrupt":         {Resume: id, Answers: map[string]*claude.Permission{"a": {Interrupt: true}}},
-	} {
-		if _, err := claude.Query(t.Context(), fakeSandbox(t, missing), "", opts); !errors.Is(err, sandbox.ErrInvalid) {
-			t.Errorf("%s: %v, want ErrInvalid", name, err)
-		}
-	}
-	if _, err := claude.Query(t.Context(), fakeSandbox(t, missing), "", &claude.Options{Resume: id}); !errors.Is(err, sandbox.ErrInvalid) {
-		t.Errorf("an empty prompt without answers: %v, want ErrInvalid", err)
-	}
-}
