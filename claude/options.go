@@ -156,8 +156,8 @@ type Options struct {
 	// Permission.Input if that is set; of what they deny Claude is told. Rules that deny
 	// hold all the same. A use that was put off and is not among them is put off again,
 	// unless Defer says otherwise; where both are nil, it is left to the rules and
-	// CanUseTool, and PermissionBypass runs it. The prompt may be left empty: see
-	// Client.Query and Client.Start.
+	// CanUseTool, and PermissionBypass runs it. The prompt may be left empty, but
+	// not for tools of MCPServers in this process: see Client.Query and Client.Start.
 	Answers map[string]*Permission
 	// PermissionTool is a tool of one of MCPServers, such as "mcp__guard__ask", that is
 	// asked in the place of CanUseTool. Empty means none.

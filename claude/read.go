@@ -183,7 +183,7 @@ func (p *process) wentOn(r *ResultMessage) bool {
 		return false
 	}
 	p.goesOn = false
-	return !p.turns[0].promptless && !r.IsError && len(r.PromptIDs) == 0
+	return !p.turns[0].promptless && len(r.PromptIDs) == 0
 }
 
 // endWhenIdle ends the input of a CLI that has answered its only prompt, when

@@ -314,8 +314,8 @@ func TestRealDeferralOfQuestions(t *testing.T) {
 	}
 }
 
-// TestRealDeferralOfMCPTools puts off a tool of this process. Where the tool is not there
-// when the answer comes, the use goes on waiting.
+// TestRealDeferralOfMCPTools puts off a tool of this process. It is not there yet when the
+// CLI goes on by itself: the use goes on waiting, and with a prompt it is asked about again.
 func TestRealDeferralOfMCPTools(t *testing.T) {
 	server := mcp.NewServer(&mcp.Implementation{Name: "shop", Version: "1"}, nil)
 	bought := 0
@@ -331,13 +331,16 @@ func TestRealDeferralOfMCPTools(t *testing.T) {
 	st := ask(t, sb, "x", opts)
 	use := mustDefer(t, st)
 
-	without := answering(opts, st.SessionID(), use.ID, claude.Allow())
-	without.MCPServers = nil
-	res, err := ask(t, sb, "", without).Result()
+	answer := answering(opts, st.SessionID(), use.ID, claude.Allow())
+	res, err := ask(t, sb, "", answer).Result()
 	if claude.EndOf(err) != claude.EndAgentError || res.TerminalReason != "tool_deferred_unavailable" || res.DeferredToolUse == nil {
-		t.Fatalf("without the tool: %v", err)
+		t.Fatalf("before the tool is there: %v, pinned is that the CLI does not wait for it", err)
 	}
-	results := toolResults(t, ask(t, sb, "", answering(opts, st.SessionID(), use.ID, claude.Allow())))
+	st = ask(t, sb, "go on", answer)
+	results := toolResults(t, st)
+	if res := mustResult(t, st); res.Text != "done" {
+		t.Errorf("the result is %s", res.Raw())
+	}
 	if len(results) != 1 || results[0].Content.Text() != "bought" || bought != 1 {
 		t.Errorf("the tool gave %+v, and was called %d times", results, bought)
 	}
