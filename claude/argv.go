@@ -30,7 +30,8 @@ func (o *Options) args(newID string) []string {
 	add(o.TaskBudget > 0, "task-budget", o.TaskBudget)
 	add(o.Agent != "", "agent", o.Agent)
 	add(o.PermissionMode != "", "permission-mode", o.PermissionMode)
-	add(o.CanUseTool != nil, "permission-prompt-tool", "stdio")
+	// With Defer it is a place for questions too: without one there is no AskUserQuestion.
+	add(o.CanUseTool != nil || o.putsOff() && o.PermissionTool == "" && !o.NoPrompts, "permission-prompt-tool", "stdio")
 	add(o.PermissionTool != "", "permission-prompt-tool", o.PermissionTool)
 	add(o.NoPrompts, "permission-prompts", "none")
 	add(o.MaxTurns > 0, "max-turns", o.MaxTurns)
@@ -105,6 +106,9 @@ func (o *Options) readsInitialize() bool {
 	if o.Settings != nil || o.ManagedSettings != nil || len(o.Plugins) > 0 {
 		return true
 	}
+	if o.Resume != "" { // it goes on with a use that was put off, asking only the hooks that it knows by then
+		return true
+	}
 	for _, server := range o.MCPServers {
 		if server.InProcess == nil {
 			return true
@@ -149,6 +153,11 @@ func (o *Options) validate() error {
 	refuse(o.Fork && !old, "Fork needs Resume or Continue")
 	refuse(o.ResumeAt != "" && !old, "ResumeAt needs Resume or Continue")
 	refuse(o.ResumeDropsTurn != "" && o.ResumeAt == "", "ResumeDropsTurn needs ResumeAt")
+	refuse(len(o.Answers) > 0 && !old, "Answers needs Resume or Continue")
+	for id, answer := range o.Answers {
+		refuse(id == "" || answer == nil, "Answers[%q]: set an id and a Permission", id)
+		refuse(answer != nil && (answer.Interrupt || len(answer.Remember) > 0), "Answers[%q]: Interrupt and Remember are for questions that Claude waits with", id)
+	}
 	refuse(o.CanUseTool != nil && o.PermissionTool != "", "CanUseTool and PermissionTool: set one of them")
 	refuse(o.QuestionPreview != "" && o.QuestionPreview != "markdown" && o.QuestionPreview != "html", "QuestionPreview %q: use markdown or html", o.QuestionPreview)
 	refuse(o.Resume != "" && o.Continue, "Resume and Continue: set one of them")

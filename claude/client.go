@@ -32,6 +32,9 @@ func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 // conversation that Options.Resume names or a new one, and returns as soon as the CLI has taken it. The process ends with the
 // run. When ctx ends, every process of the run is killed.
 //
+// With Options.Answers the prompt may be empty: Claude goes on with the use of a tool that
+// was put off, and the error matches ErrNotDeferred where none was.
+//
 // A CLI that does not get so far is a *StartError; a conversation that is not
 // there matches ErrUnknownConversation, one that is open already, here or in
 // another process, ErrSessionInUse, and options that make no sense
@@ -39,6 +42,9 @@ func NewClient(sb *sandbox.Sandbox, opts *Options) *Client {
 //
 // The caller closes the stream.
 func (c *Client) Query(ctx context.Context, prompt string, more ...ContentBlock) (*Stream, error) {
+	if c.opts.isAnswer(prompt, more) {
+		return c.answer(ctx)
+	}
 	p, err := start(ctx, c.sb, &c.opts, true)
 	if err != nil {
 		return nil, err
@@ -49,6 +55,22 @@ func (c *Client) Query(ctx context.Context, prompt string, more ...ContentBlock)
 		return nil, err
 	}
 	return newStream(p, t), nil
+}
+
+// answer is Query without a prompt.
+func (c *Client) answer(ctx context.Context) (*Stream, error) {
+	p, newID, err := prepare(ctx, c.sb, &c.opts, true)
+	if err != nil {
+		return nil, err
+	}
+	t, err := p.goOn(newUUID())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.begun(p.launch(newID)); err != nil {
+		return nil, err
+	}
+	return p.takenUp(t)
 }
 
 // NewSession starts the CLI for several turns, in the conversation that

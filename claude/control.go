@@ -176,6 +176,9 @@ func (p *process) replied(m *envelope) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.greeted { // it has not got a prompt yet
+		p.greeted, p.goesOn = true, p.state == "running"
+	}
 	if c, ok := p.replies[line.Response.RequestID]; ok {
 		delete(p.replies, line.Response.RequestID)
 		c <- r // has room for it

@@ -20,6 +20,8 @@
 // functions that are asked before a tool is used, hooks, and MCP servers of this
 // process, which package claude/mcpserver makes. Conversations are files of the
 // sandbox: [Client.ExportSession] and [Client.ImportSession] take them to another.
+// A question to the user need not hold a sandbox: Options.Defer ends the run with it, and
+// Options.Answers go on, in another sandbox too, when there is an answer.
 // [Client.Start] begins a run that outlives this process, and [Client.Adopt] takes it
 // over.
 //

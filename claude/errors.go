@@ -29,6 +29,9 @@ var (
 	ErrSessionInUse = errors.New("claude: the conversation is in use")
 	// ErrUnknownConversation: the conversation to resume is not in the sandbox.
 	ErrUnknownConversation = errors.New("claude: no such conversation in the sandbox")
+	// ErrNotDeferred: no use of a tool waits in the conversation that Options.Answers
+	// are for. It was answered before, or something else was said since.
+	ErrNotDeferred = errors.New("claude: nothing was put off in the conversation")
 	// ErrNotReading: the CLI asked for so much without reading the answers that
 	// it was killed. The error is an *EndError.
 	ErrNotReading = errors.New("claude: the CLI asks and does not read the answers")

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude"
@@ -91,6 +92,60 @@ func ExampleClient_Start() {
 		return // it goes on: Adopt it later
 	}
 	if err := w.Finish(ctx, runlog.End{Reason: claude.EndOf(err)}); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// What needs an approval ends the run, and the sandbox with it. The question is kept for
+// whoever has to answer it.
+func ExampleOptions_defer() {
+	ctx := context.Background()
+	var sb *sandbox.Sandbox
+	var keep func(ctx context.Context, sb *sandbox.Sandbox) error // workspace and conversation, as examples/resume does it
+	st, err := claude.Query(ctx, sb, "release version 1.2", &claude.Options{
+		PermissionMode: claude.PermissionBypass,
+		Defer: func(_ context.Context, use *claude.ToolRequest) (bool, error) {
+			return use.Tool == "Bash" && strings.Contains(string(use.Input), "git push"), nil
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer st.Close()
+	res, err := st.Result()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if use := res.DeferredToolUse; use != nil {
+		if err := keep(ctx, sb); err != nil {
+			log.Fatal(err)
+		}
+		if err := sb.Terminate(ctx); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("conversation %s asks about %s: %s wants %s\n", res.SessionID(), use.ID, use.Name, use.Input)
+	}
+}
+
+// The answer, days later, in a sandbox to which the workspace and the conversation were
+// restored. Without a prompt Claude goes on with what it was about to do.
+func ExampleOptions_answers() {
+	ctx := context.Background()
+	var sb *sandbox.Sandbox
+	var conversation, use string // as kept with the question
+	st, err := claude.Query(ctx, sb, "", &claude.Options{
+		PermissionMode: claude.PermissionBypass,
+		Resume:         conversation,
+		Answers:        map[string]*claude.Permission{use: claude.Deny("not on a Friday")},
+	})
+	if errors.Is(err, claude.ErrNotDeferred) {
+		log.Fatal("it was answered before")
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer st.Close()
+	if _, err := st.Result(); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -181,12 +181,14 @@ func reopens(subtype string, message json.RawMessage) bool {
 // callback is the one that answers a question; nil for none.
 func (p *process) callback(subtype, id string) (name string, fn func(ctx context.Context, request json.RawMessage) (any, error)) {
 	switch {
-	case subtype == "can_use_tool" && p.opts.CanUseTool != nil:
+	case subtype == "can_use_tool" && (p.opts.CanUseTool != nil || p.opts.putsOff()):
 		return "CanUseTool", p.opts.askPermission
 	case subtype == "elicitation" && p.opts.OnElicitation != nil:
 		return "OnElicitation", p.opts.elicit
 	case subtype == "request_user_dialog" && p.opts.OnUserDialog != nil:
 		return "OnUserDialog", p.opts.showDialog
+	case subtype == "hook_callback" && id == deferHook && p.opts.putsOff():
+		return "Defer", p.putOff
 	case subtype == "hook_callback":
 		if of, ok := p.host.hooks[id]; ok {
 			return "hook " + string(of.event), of.call

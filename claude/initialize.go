@@ -84,6 +84,11 @@ func (p *process) initializeRequest() *initializeRequest {
 			r.Hooks[event] = append(r.Hooks[event], m)
 		}
 	}
+	if o.putsOff() {
+		r.Hooks[HookPreToolUse] = append(r.Hooks[HookPreToolUse], hookMatcher{
+			IDs: []string{deferHook}, Timeout: deferTime.Seconds(), OnFailure: "block",
+		})
+	}
 	return r
 }
 
@@ -160,6 +165,7 @@ func (p *process) checkApplied() error {
 		applied *bool
 	}{
 		{"Hooks", len(p.opts.Hooks) > 0, p.info.HooksApplied},
+		{"Defer", p.opts.putsOff(), p.info.HooksApplied},
 		{"Plugins", len(p.opts.Plugins) > 0, p.info.PluginsApplied},
 	} {
 		if what.asked && what.applied != nil && !*what.applied {

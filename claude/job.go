@@ -38,7 +38,7 @@ type jobRun struct {
 type jobNote struct {
 	Conversation string   `json:"conversation"`
 	PromptID     string   `json:"prompt_id"`
-	Prompt       string   `json:"prompt"` // the line
+	Prompt       string   `json:"prompt"` // the line; "" for a run that goes on without one
 	Endpoint     *address `json:"endpoint,omitempty"`
 }
 
@@ -53,9 +53,16 @@ type jobNote struct {
 // One process at a time follows a run: two would both answer what the CLI asks. Who runs
 // several servers keeps a lease for each, as package runlog does. The job stays until
 // Job.Remove. A name that is taken matches fs.ErrExist: Adopt it instead.
+//
+// A run that ends with a use that was put off (Options.Defer) has ended, and is answered
+// by another, with another name.
 func (c *Client) Start(ctx context.Context, name, prompt string, more ...ContentBlock) (*Stream, error) {
 	note := jobNote{PromptID: newUUID()}
-	line, err := c.opts.promptLine(note.PromptID, prompt, more)
+	var line []byte
+	var err error
+	if !c.opts.isAnswer(prompt, more) {
+		line, err = c.opts.promptLine(note.PromptID, prompt, more)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +74,17 @@ func (c *Client) Start(ctx context.Context, name, prompt string, more ...Content
 	}
 	note.Conversation, note.Prompt = p.id, string(line)
 	p.job = newJobRun(ctx, p)
+	var t *turn
+	if line == nil {
+		if t, err = p.goOn(note.PromptID); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.begun(p.job.launch(name, newID, &note)); err != nil {
 		return nil, err
+	}
+	if t != nil {
+		return p.takenUp(t)
 	}
 	return p.job.stream(note.PromptID, line)
 }
@@ -103,8 +119,11 @@ func (c *Client) Adopt(ctx context.Context, name string) (*Stream, error) {
 	if err := p.begun(err); err != nil {
 		return nil, err
 	}
-	if t == nil {
+	switch {
+	case t == nil:
 		return p.job.stream(note.PromptID, []byte(note.Prompt))
+	case t.promptless:
+		return p.takenUp(t)
 	}
 	return newStream(p, t), nil
 }
@@ -130,6 +149,7 @@ func parseNote(data []byte) (*jobNote, error) {
 	case err != nil:
 	case !uuidForm.MatchString(note.Conversation), !uuidForm.MatchString(note.PromptID):
 		err = errors.New("it names no conversation")
+	case note.Prompt == "":
 	case !json.Valid([]byte(note.Prompt)) || strings.Count(note.Prompt, "\n") != 1 || !strings.HasSuffix(note.Prompt, "\n"):
 		err = errors.New("it has no prompt")
 	}
@@ -183,10 +203,14 @@ func (r *jobRun) adopt(job *sandbox.Job, note *jobNote) (t *turn, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.recall(input, note.PromptID) { // the turn's lines are there
-		if t, err = r.p.ask(note.PromptID, nil); err != nil {
-			return nil, err
-		}
+	switch told := r.recall(input, note.PromptID); {
+	case note.Prompt == "":
+		t, err = r.p.goOn(note.PromptID)
+	case told: // the turn's lines are there
+		t, err = r.p.ask(note.PromptID, nil)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return t, r.drive(job)
 }
@@ -205,6 +229,11 @@ func (r *jobRun) recall(input []byte, promptID string) (told bool) {
 			} `json:"request"`
 			Response struct {
 				RequestID string `json:"request_id"`
+				Response  struct {
+					Hook struct {
+						Permission string `json:"permissionDecision"`
+					} `json:"hookSpecificOutput"`
+				} `json:"response"`
 			} `json:"response"`
 		}
 		lenient(line, &l)
@@ -213,6 +242,9 @@ func (r *jobRun) recall(input []byte, promptID string) (told bool) {
 			told = told || l.UUID == promptID
 		case typeControlResponse:
 			p.settled[l.Response.RequestID] = true
+			if l.Response.Response.Hook.Permission == "defer" {
+				p.putOffUse = l.Response.RequestID // which names it as well as its own id would
+			}
 		case typeControlRequest:
 			if n, err := strconv.Atoi(strings.TrimPrefix(l.RequestID, requestPrefix)); err == nil {
 				p.lastReq = max(p.lastReq, n)

@@ -29,7 +29,7 @@ func FuzzRecall(f *testing.F) {
 		if err != nil && !errors.Is(err, sandbox.ErrInvalid) {
 			t.Error(err)
 		}
-		if err == nil && (strings.ContainsAny(n.Conversation, "/.\n") || strings.Count(n.Prompt, "\n") != 1) {
+		if err == nil && (strings.ContainsAny(n.Conversation, "/.\n") || n.Prompt != "" && strings.Count(n.Prompt, "\n") != 1) {
 			t.Errorf("it was taken: %+v", n)
 		}
 	})
@@ -42,6 +42,7 @@ func TestRecall(t *testing.T) {
 	}
 	for input, want := range map[string]struct {
 		told    bool
+		putOff  string
 		initID  string
 		lastReq int
 		settled int
@@ -50,14 +51,18 @@ func TestRecall(t *testing.T) {
 		`{"type":"control_request","request_id":"vivarium-1","request":{"subtype":"initialize"}}` + "\n": {initID: "vivarium-1", lastReq: 1},
 		`{"type":"user","uuid":"another"}` + "\n":                                                        {},
 		`{"type":"user","uuid":"` + n.PromptID + `"}` + "\n" + `{"type":"control_response","response":{"request_id":"q"}}` + "\n" + `{"type":"control_request","request_id":"vivarium-2"}` + "\n": {told: true, lastReq: 2, settled: 1},
+		`{"type":"control_response","response":{"request_id":"q","response":{"hookSpecificOutput":{"permissionDecision":"defer"}}}}` + "\n":                                                       {putOff: "q", settled: 1},
 	} {
 		p := &process{replies: map[string]chan reply{}}
 		p.job = newJobRun(t.Context(), p)
 		told := p.job.recall([]byte(input), n.PromptID)
 		p.release[0]()
-		if told != want.told || p.job.initID != want.initID || p.lastReq != want.lastReq || len(p.settled) != want.settled {
+		if told != want.told || p.putOffUse != want.putOff || p.job.initID != want.initID || p.lastReq != want.lastReq || len(p.settled) != want.settled {
 			t.Errorf("%s: told %v, first request %q, %d requests, %d answers", input, told, p.job.initID, p.lastReq, len(p.settled))
 		}
+	}
+	if n, err := parseNote([]byte(strings.Replace(noteForm, `{}\n`, "", 1))); err != nil || n.Prompt != "" {
+		t.Errorf("without a prompt: %+v, %v", n, err)
 	}
 	for _, bad := range []string{"", "null", "[]", `{}`, strings.Replace(noteForm, "-0f0f-", "-../-", 1), strings.Replace(noteForm, `{}\n`, `{}\n{}\n`, 1), strings.Replace(noteForm, `{}\n`, `{}`, 1)} {
 		if _, err := parseNote([]byte(bad)); !errors.Is(err, sandbox.ErrInvalid) {

@@ -141,6 +141,24 @@ type Options struct {
 	// for several uses at once; its context ends when the CLI withdraws the
 	// question, and with the run. An error denies. nil asks nobody.
 	CanUseTool func(ctx context.Context, use *ToolRequest) (*Permission, error)
+	// Defer is asked about every use of a tool in the main conversation, before rules,
+	// the mode and CanUseTool are: true puts the use off. The tool does not run, and the
+	// turn ends without an error, with ResultMessage.DeferredToolUse. Then nothing has to
+	// be kept but the workspace and the conversation: whenever there is an answer, Answers
+	// give it, in this sandbox or in another. Defer may take days to make up its mind, and
+	// so wait for an answer for a while. An error denies. Of several uses at once one is put
+	// off, and Claude is told to ask for the others again. Uses in subagents cannot be put
+	// off, and are not asked about. Version 2.1.328 of the CLI was tried; one before
+	// 2.1.89 passes over it. nil puts nothing off.
+	Defer func(ctx context.Context, use *ToolRequest) (bool, error)
+	// Answers decide about a use that was put off, by its DeferredToolUse.ID, when Resume
+	// or Continue goes on with that conversation, once. What they allow runs then, with
+	// Permission.Input if that is set; of what they deny Claude is told. Rules that deny
+	// hold all the same. A use that was put off and is not among them is put off again,
+	// unless Defer says otherwise; where both are nil, it is left to the rules and
+	// CanUseTool, and PermissionBypass runs it. The prompt may be left empty, but
+	// not for tools of MCPServers in this process: see Client.Query and Client.Start.
+	Answers map[string]*Permission
 	// PermissionTool is a tool of one of MCPServers, such as "mcp__guard__ask", that is
 	// asked in the place of CanUseTool. Empty means none.
 	PermissionTool string

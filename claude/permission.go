@@ -58,6 +58,9 @@ type Permission struct {
 // Allow is the Permission to use a tool as asked for.
 func Allow() *Permission { return &Permission{Allowed: true} }
 
+// notAllowed is what Claude is told where nobody said why.
+const notAllowed = "not allowed"
+
 // Deny is the Permission that is none, with the reason that Claude is told.
 func Deny(message string) *Permission { return &Permission{Message: message} }
 
@@ -99,7 +102,7 @@ func (p *Permission) answer(use *ToolRequest) *permissionAnswer {
 			*a.Message, a.Interrupt = p.Message, p.Interrupt
 		}
 		if *a.Message == "" {
-			*a.Message = "not allowed"
+			*a.Message = notAllowed
 		}
 		return a
 	}
@@ -114,7 +117,16 @@ func (p *Permission) answer(use *ToolRequest) *permissionAnswer {
 func (o *Options) askPermission(ctx context.Context, request json.RawMessage) (any, error) {
 	use := &ToolRequest{Raw: request}
 	lenient(request, use)
-	permission, err := o.CanUseTool(ctx, use)
+	var permission *Permission
+	var err error
+	switch answer := o.Answers[use.ToolUseID]; {
+	case answer != nil: // what was put off, and is asked about all the same
+		permission = answer
+	case o.CanUseTool == nil:
+		permission = Deny("nobody is there to ask")
+	default:
+		permission, err = o.CanUseTool(ctx, use)
+	}
 	if err != nil {
 		permission = Deny("the host could not decide: " + err.Error())
 	}

@@ -52,6 +52,12 @@ type process struct {
 	lastReq int
 	unasked *ResultMessage // a result that no turn asked for: why the CLI does not start
 
+	// Of uses of tools that are put off.
+	putOffUse string // the one that is, in the turn that goes on
+	begunTurn bool   // a turn has begun: what is asked about from then on was not put off before
+	greeted   bool   // the CLI has answered something
+	goesOn    bool   // it has gone on by itself with a use that was put off, and has no result yet
+
 	// What WaitIdle waits for.
 	tasks   []BackgroundTask
 	state   string        // the CLI's; "" until it says one

@@ -106,6 +106,7 @@ func (p *process) saw(e *entry) {
 	defer p.mu.Unlock()
 	switch m := e.message().(type) {
 	case *InitMessage:
+		p.begunTurn = true
 		if id := m.SessionID(); id != "" { // some commands begin a new one
 			p.id = id
 		}
@@ -145,8 +146,11 @@ func (p *process) cancelled(promptID string) {
 func (p *process) sawResult(e *entry, r *ResultMessage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.turns) == 0 {
+	p.putOffUse = ""
+	if len(p.turns) == 0 || p.starting() && r.IsError {
 		p.unasked = r
+	}
+	if len(p.turns) == 0 || p.wentOn(r) {
 		return
 	}
 	if t := p.turns[0]; p.oneShot {
@@ -170,6 +174,16 @@ func (p *process) sawResult(e *entry, r *ResultMessage) {
 		}
 		return true
 	})
+}
+
+// wentOn reports whether a result is that of what the CLI went on with by itself,
+// before a prompt that waits. The caller holds mu.
+func (p *process) wentOn(r *ResultMessage) bool {
+	if !p.goesOn || r.Origin == originTask {
+		return false
+	}
+	p.goesOn = false
+	return !p.turns[0].promptless && len(r.PromptIDs) == 0
 }
 
 // endWhenIdle ends the input of a CLI that has answered its only prompt, when

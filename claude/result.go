@@ -42,7 +42,8 @@ type ResultMessage struct {
 	// StructuredOutput is what the model gave for Options.OutputSchema; see
 	// DecodeOutput.
 	StructuredOutput json.RawMessage
-	// DeferredToolUse is the use of a tool that a hook put off; nil as a rule.
+	// DeferredToolUse is the use of a tool that Options.Defer or a hook put off: the turn
+	// has ended, and waits for Options.Answers. nil as a rule.
 	DeferredToolUse *DeferredToolUse
 	// Origin is "task-notification" where the turn was not asked for by a
 	// prompt but by work in the background that had ended; else as a rule empty.
@@ -57,9 +58,9 @@ type ResultMessage struct {
 	StartupFailure string
 }
 
-// DeferredToolUse is the use of a tool that a hook put off.
+// DeferredToolUse is the use of a tool that was put off.
 type DeferredToolUse struct {
-	ID    string          `json:"id"`
+	ID    string          `json:"id"` // what Options.Answers name
 	Name  string          `json:"name"`
 	Input json.RawMessage `json:"input"`
 }

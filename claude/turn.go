@@ -13,7 +13,9 @@ const originTask = "task-notification"
 type turn struct {
 	id    string // the prompt's
 	queue *queue
-	over  chan struct{} // closed when no more lines come
+	// promptless: it goes on with a use that was put off.
+	promptless bool
+	over       chan struct{} // closed when no more lines come
 
 	// The rest is guarded by process.mu until over is closed.
 	result  *ResultMessage
@@ -26,6 +28,9 @@ type turn struct {
 // one does not, as when a conversation to resume is not there, it is that of the
 // first.
 func (t *turn) endedBy(r *ResultMessage, first bool) bool {
+	if t.promptless {
+		return r.Origin != originTask
+	}
 	if len(r.PromptIDs) > 0 {
 		return slices.Contains(r.PromptIDs, t.id)
 	}

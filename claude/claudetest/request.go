@@ -105,10 +105,17 @@ func (r *Request) lastPrompt() (index int, prompt string) {
 	return -1, ""
 }
 
+// goesOn is what the CLI says in the user's place when it is resumed and goes on with
+// the use of a tool that was put off.
+const goesOn = "Continue from where you left off."
+
 // userText returns what the user wrote in a block of a user message. The CLI
 // keeps its own additions in blocks or spans that are marked as XML elements.
 func userText(b Block) string {
 	if b.Type != "text" {
+		return ""
+	}
+	if b.Text == goesOn {
 		return ""
 	}
 	text := withoutSpans(b.Text, "<system-reminder>", "</system-reminder>")

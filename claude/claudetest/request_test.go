@@ -65,7 +65,7 @@ func TestWhatARequestSays(t *testing.T) {
 			{"type":"text","text":"run: b"}]},
 		{"role":"system","content":"# Environment\n - Primary working directory: /w d/x (was /w d)\n"},
 		{"role":"assistant","content":[{"type":"tool_use","id":"t1","name":"Bash","input":{"command":"a"}}]},
-		{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","is_error":true,"content":[{"type":"text","text":"l1"},{"type":"image"},{"type":"text","text":"l2"}]}]},
+		{"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","is_error":true,"content":[{"type":"text","text":"l1"},{"type":"image"},{"type":"text","text":"l2"}]},{"type":"text","text":"Continue from where you left off."}]},
 		{"role":"system","content":"Other.\n\nThe user sent a new message while you were working:\nrun: c\n\nrun: d\n\nThis is how Claude Code surfaces messages the user sends.\n\nThe user sent a new message while you were working:\ne"}
 	]}`, cli("X-Claude-Code-Session-Id", "s"))
 	if got := r.Prompt(); got != "run: a\nrun: b" {
