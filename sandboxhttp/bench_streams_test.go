@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,13 +26,13 @@ import (
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
-// What BenchmarkStreams opens: each idle run has idleStreams/streamRuns followers, and
-// each active one activeStreams/streamRuns.
+// What BenchmarkStreams opens at each of two servers: each idle run has
+// idleStreams/streamRuns followers, and each active one activeStreams/streamRuns.
 const (
 	idleStreams   = 10_000
 	activeStreams = 1_000
 	streamRuns    = 10 // idle ones, and as many active ones
-	streamRounds  = 3
+	streamProbes  = 200
 	streamPace    = 100 * time.Millisecond // between two lines of an active run
 	streamBeat    = 10 * time.Second       // the default of Limits.Heartbeat
 	streamFiles   = idleStreams + activeStreams + 500
@@ -44,74 +43,33 @@ const (
 // one that sends the same events to as many. Memory is what the server's heap and stacks
 // take after a collection, and what it has resident, beyond that of the server without
 // streams. First byte is from a request on a connection that stands to the first byte of
-// an event that is there already, while all other streams are open.
+// an event that is there already, while all other streams are open; the servers have their
+// active streams in turns.
 func BenchmarkStreams(b *testing.B) {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < streamFiles {
-		b.Skipf("needs %d open files, and the limit is %d (%v)", streamFiles, files.Cur, err)
+	var limit syscall.Rlimit // the runtime has raised it as far as it goes
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < streamFiles {
+		b.Skipf("needs %d open files, and the limit is %d (%v)", streamFiles, limit.Cur, err)
 	}
-	var ours, peer streamFigures
+	ours, peer := startStreams(b, "handler"), startStreams(b, "bare")
+	inUse, resident := ours.openIdle(b)
+	bareInUse, bareResident := peer.openIdle(b)
+	var firstByte figure.Pair
 	for b.Loop() {
-		for range streamRounds {
-			ours.measure(b, "handler")
-			peer.measure(b, "bare")
-		}
+		firstByte.Ours = append(firstByte.Ours, ours.probe(b)...)
+		firstByte.Peer = append(firstByte.Peer, peer.probe(b)...)
 	}
-	kilobytes := func(name string, own, other []float64) {
-		slices.Sort(own)
-		slices.Sort(other)
-		own50, other50 := own[len(own)/2], other[len(other)/2]
-		figure.Line(os.Stdout, name, own50/1000, "kB", own50/other50, "bare-handler")
-	}
-	kilobytes("idle_stream_memory", ours.memory, peer.memory)
-	kilobytes("idle_stream_resident", ours.resident, peer.resident)
-	firstByte := figure.Pair{Ours: ours.firstByte, Peer: peer.firstByte}
+	figure.Line(os.Stdout, "idle_stream_memory", inUse/1000, "kB", inUse/bareInUse, "bare-handler")
+	figure.Line(os.Stdout, "idle_stream_resident", resident/1000, "kB", resident/bareResident, "bare-handler")
 	firstByte.Print(os.Stdout, "stream_first_byte", "bare-handler")
 }
 
-// streamFigures are those of one kind of server, over all rounds.
-type streamFigures struct {
-	memory, resident []float64 // of an idle stream, in bytes
-	firstByte        []time.Duration
-}
-
-func (f *streamFigures) measure(b *testing.B, kind string) {
-	s := startStreams(b, kind)
-	defer s.stop()
-	before := s.memory()
-	for i := range idleStreams {
-		s.open(s.idle[i%streamRuns], new(atomic.Int64))
-	}
-	after := s.memory()
-	f.memory = append(f.memory, float64(after.InUse-before.InUse)/idleStreams)
-	f.resident = append(f.resident, float64(after.Resident-before.Resident)/idleStreams)
-	var last [streamRuns]atomic.Int64
-	active := make([]net.Conn, activeStreams)
-	for i := range active {
-		active[i], _ = s.open(s.active[i%streamRuns], &last[i%streamRuns])
-	}
-	for i := range active { // each anew, so that all others are open
-		_ = active[i].Close()
-		_, took := s.open(s.active[i%streamRuns], &last[i%streamRuns])
-		f.firstByte = append(f.firstByte, took)
-	}
-}
-
-// streamServer is a server in another process, and the connections to it.
+// streamServer is a server in another process.
 type streamServer struct {
-	b       *testing.B
-	cmd     *exec.Cmd
-	in      io.WriteCloser
-	answers *json.Decoder
-	place   streamPlace
-	idle    []string
-	active  []string
-
-	conns   []net.Conn
-	reading sync.WaitGroup
+	process *streamProcess
+	at      streamPlace
 }
 
-// streamPlace is where the server's streams are.
+// streamPlace is where a server's streams are.
 type streamPlace struct {
 	Addr         string
 	Idle, Active []string // paths
@@ -120,84 +78,135 @@ type streamPlace struct {
 // streamMemory is what a server takes, in bytes.
 type streamMemory struct{ InUse, Resident int64 }
 
-const streamKind = "STREAM_SERVER"
-
 func startStreams(b *testing.B, kind string) *streamServer {
+	b.Helper()
+	s := &streamServer{process: startStreamProcess(b, kind, "")}
+	s.process.read(b, &s.at)
+	return s
+}
+
+// openIdle opens the idle streams, in a process of their own since one may not have the
+// files for those of two servers. It gives what one takes of the server, in bytes.
+func (s *streamServer) openIdle(b *testing.B) (inUse, resident float64) {
+	b.Helper()
+	var before, after streamMemory
+	s.process.ask(b, &before)
+	at, _ := json.Marshal(s.at)
+	var open int
+	startStreamProcess(b, "clients", string(at)).read(b, &open)
+	s.process.ask(b, &after)
+	return float64(after.InUse-before.InUse) / float64(open), float64(after.Resident-before.Resident) / float64(open)
+}
+
+// probe opens the active streams, some of them once more when all are open, and closes
+// them all. It gives how long the first bytes of those took.
+func (s *streamServer) probe(b *testing.B) (firstBytes []time.Duration) {
+	b.Helper()
+	var last [streamRuns]atomic.Int64
+	var reading sync.WaitGroup
+	active := make([]net.Conn, activeStreams+streamProbes)
+	for i := range active {
+		if i >= activeStreams {
+			_ = active[i-activeStreams].Close()
+		}
+		run := i % streamRuns
+		conn, got, took, err := s.at.open(s.at.Active[run], last[run].Load())
+		if err != nil {
+			b.Fatal(err)
+		}
+		reading.Go(func() { readStream(conn, got, &last[run]) })
+		active[i] = conn
+		if i >= activeStreams {
+			firstBytes = append(firstBytes, took)
+		}
+	}
+	for _, conn := range active {
+		_ = conn.Close()
+	}
+	reading.Wait()
+	return firstBytes
+}
+
+// streamProcess is a part of the benchmark that is a process of its own, until its input
+// ends. It answers in lines of JSON.
+type streamProcess struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	answers *json.Decoder
+}
+
+// What a streamProcess is, and where, in its environment.
+const (
+	streamKind = "STREAM_KIND"
+	streamAt   = "STREAM_AT"
+)
+
+func startStreamProcess(b *testing.B, kind, at string) *streamProcess {
 	b.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := &streamServer{b: b, cmd: exec.Command(self, "-test.run=^TestStreamServer$")}
-	s.cmd.Env, s.cmd.Stderr = append(os.Environ(), streamKind+"="+kind), os.Stderr
-	out, err := s.cmd.StdoutPipe()
+	p := &streamProcess{cmd: exec.Command(self, "-test.run=^TestStreamProcess$")}
+	p.cmd.Env, p.cmd.Stderr = append(os.Environ(), streamKind+"="+kind, streamAt+"="+at), os.Stderr
+	out, err := p.cmd.StdoutPipe()
 	if err == nil {
-		s.in, err = s.cmd.StdinPipe()
+		p.in, err = p.cmd.StdinPipe()
 	}
 	if err == nil {
-		err = s.cmd.Start()
+		err = p.cmd.Start()
 	}
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.answers = json.NewDecoder(out)
-	if err := s.answers.Decode(&s.place); err != nil {
-		_ = s.cmd.Process.Kill()
-		b.Fatalf("the server of streams: %v, %v", err, s.cmd.Wait())
-	}
-	s.idle, s.active = s.place.Idle, s.place.Active
-	return s
+	p.answers = json.NewDecoder(out)
+	b.Cleanup(func() {
+		_ = p.in.Close()
+		_, _ = io.Copy(io.Discard, out)
+		if err := p.cmd.Wait(); err != nil {
+			b.Errorf("%s: %v", kind, err)
+		}
+	})
+	return p
 }
 
-func (s *streamServer) stop() {
-	for _, c := range s.conns {
-		_ = c.Close()
-	}
-	s.reading.Wait()
-	_ = s.in.Close()
-	_, _ = io.Copy(io.Discard, s.answers.Buffered())
-	if err := s.cmd.Wait(); err != nil {
-		s.b.Errorf("the server of streams: %v", err)
+func (p *streamProcess) read(b *testing.B, answer any) {
+	b.Helper()
+	if err := p.answers.Decode(answer); err != nil {
+		b.Fatal(err)
 	}
 }
 
-// memory asks what the server takes.
-func (s *streamServer) memory() (m streamMemory) {
-	s.b.Helper()
-	if _, err := io.WriteString(s.in, "memory\n"); err != nil {
-		s.b.Fatal(err)
+func (p *streamProcess) ask(b *testing.B, answer any) {
+	b.Helper()
+	if _, err := io.WriteString(p.in, "\n"); err != nil {
+		b.Fatal(err)
 	}
-	if err := s.answers.Decode(&m); err != nil {
-		s.b.Fatal(err)
-	}
-	return m
+	p.read(b, answer)
 }
 
-// open follows a run after the event before the last one, of which there may be none yet,
-// and gives how long its first byte took. Its reader notes the last event's number.
-func (s *streamServer) open(path string, last *atomic.Int64) (net.Conn, time.Duration) {
-	s.b.Helper()
-	conn, err := net.Dial("tcp", s.place.Addr)
+// open follows a run after the event before the last one, of which there may be none yet.
+// It gives what has come until there was a first byte of an event, and how long that took.
+func (at *streamPlace) open(path string, last int64) (conn net.Conn, got []byte, took time.Duration, err error) {
+	conn, err = net.Dial("tcp", at.Addr)
 	if err != nil {
-		s.b.Fatal(err)
+		return nil, nil, 0, err
 	}
-	s.conns = append(s.conns, conn)
-	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nLast-Event-ID: %d\r\n\r\n", path, s.place.Addr, max(last.Load()-1, 0))
-	buf := make([]byte, 0, 1024)
+	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nLast-Event-ID: %d\r\n\r\n", path, at.Addr, max(last-1, 0))
+	buf := make([]byte, 0, 4096)
 	start := time.Now()
 	if _, err := io.WriteString(conn, request); err != nil {
-		s.b.Fatal(err)
+		return nil, nil, 0, err
 	}
 	for {
 		n, err := conn.Read(buf[len(buf):cap(buf)])
 		took := time.Since(start)
 		buf = buf[:len(buf)+n]
 		if _, body, _ := bytes.Cut(buf, []byte("\r\n\r\n")); bytes.Contains(body, []byte("data:")) {
-			s.reading.Go(func() { readStream(conn, buf, last) })
-			return conn, took
+			return conn, buf, took, nil
 		}
 		if err != nil || len(buf) == cap(buf) {
-			s.b.Fatalf("%v after %q", err, buf)
+			return nil, nil, 0, fmt.Errorf("%v after %q", err, buf)
 		}
 	}
 }
@@ -219,37 +228,57 @@ func readStream(conn net.Conn, buf []byte, last *atomic.Int64) {
 	}
 }
 
-// TestStreamServer is the server of BenchmarkStreams, in a process of its own, until its
-// input ends.
-func TestStreamServer(t *testing.T) {
-	var handler http.Handler
-	var at streamPlace
+// TestStreamProcess is a part of BenchmarkStreams in a process of its own.
+func TestStreamProcess(t *testing.T) {
 	switch os.Getenv(streamKind) {
 	case "handler":
-		handler = serveRuns(t, &at)
+		serveStreams(t, serveRuns)
 	case "bare":
-		handler = serveBare(t, &at)
+		serveStreams(t, serveBare)
+	case "clients":
+		beClients(t)
 	default:
 		t.Skip("it is a part of BenchmarkStreams")
 	}
+}
+
+// beClients follows the idle runs.
+func beClients(t *testing.T) {
+	var at streamPlace
+	if err := json.Unmarshal([]byte(os.Getenv(streamAt)), &at); err != nil {
+		t.Fatal(err)
+	}
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	for i := range idleStreams {
+		conn, _, _, err := at.open(at.Idle[i%streamRuns], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		reading.Go(func() { readStream(conn, make([]byte, 0, 256), new(atomic.Int64)) })
+	}
+	fmt.Println(idleStreams)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// serveStreams serves until its input ends, each line of which asks what memory it takes.
+func serveStreams(t *testing.T, handler func(testing.TB, *streamPlace) http.Handler) {
+	var at streamPlace
+	srv := &http.Server{Handler: handler(t, &at)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: handler}
 	served := make(chan error)
 	go func() { served <- srv.Serve(l) }()
 	at.Addr = l.Addr().String()
 	answers := json.NewEncoder(os.Stdout)
-	if err := answers.Encode(at); err != nil {
-		t.Fatal(err)
+	err = answers.Encode(at)
+	for asked := bufio.NewScanner(os.Stdin); err == nil && asked.Scan(); {
+		err = answers.Encode(takenMemory())
 	}
-	for asked := bufio.NewScanner(os.Stdin); asked.Scan(); {
-		if err := answers.Encode(takenMemory()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := srv.Close(); err != nil {
+	if err := errors.Join(err, srv.Close()); err != nil {
 		t.Error(err)
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
@@ -273,27 +302,37 @@ func takenMemory() (m streamMemory) {
 	return m
 }
 
+// everyTick calls fn each streamPace until over is closed, and each of the runs at a time
+// of its own: all at once would be a burst and silence.
+func everyTick(run int, over <-chan struct{}, fn func()) {
+	at := time.Now().Truncate(streamPace).Add(streamPace * time.Duration(run) / streamRuns)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		at = at.Add(streamPace)
+		timer.Reset(time.Until(at))
+		select {
+		case <-over:
+			return
+		case <-timer.C:
+			fn()
+		}
+	}
+}
+
 // serveRuns is the handler, with runs in one sandbox, their logs on disk.
-func serveRuns(t *testing.T, at *streamPlace) http.Handler {
+func serveRuns(t testing.TB, at *streamPlace) http.Handler {
 	logs, err := runlog.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	line := strings.TrimSuffix(string(benchLine(300)), "\n")
 	s := serve(t, newPlace(t, func(p *player) {
-		tick := time.NewTicker(streamPace)
-		defer tick.Stop()
 		p.write(line)
-		for {
-			select {
-			case <-p.ctx.Done():
-				return
-			case <-tick.C:
-				if p.prompt == "active" {
-					p.write(line)
-				}
-			}
+		if run, err := strconv.Atoi(p.prompt); err == nil {
+			everyTick(run, p.ctx.Done(), func() { p.write(line) })
 		}
+		<-p.ctx.Done()
 	}), func(c *sandboxhttp.Config) {
 		c.Auth, c.Logs, c.Limits.Runs, c.Limits.Heartbeat = sandboxhttp.Local("me"), logs, 2*streamRuns, streamBeat
 	})
@@ -306,8 +345,8 @@ func serveRuns(t *testing.T, at *streamPlace) http.Handler {
 		}
 		return f.run(box) + "/events"
 	}
-	for range streamRuns {
-		at.Idle, at.Active = append(at.Idle, begin("idle")), append(at.Active, begin("active"))
+	for run := range streamRuns {
+		at.Idle, at.Active = append(at.Idle, begin("idle")), append(at.Active, begin(strconv.Itoa(run)))
 	}
 	return s.handler
 }
@@ -336,7 +375,7 @@ func (s *bareSource) tick() {
 
 // serveBare is the least that serves such streams: it writes and flushes the newest event,
 // each that comes, and a heartbeat in silence.
-func serveBare(t *testing.T, at *streamPlace) http.Handler {
+func serveBare(t testing.TB, at *streamPlace) http.Handler {
 	line := bytes.TrimSuffix(benchLine(300), []byte("\n"))
 	mux := http.NewServeMux()
 	follow := func(name string) (string, *bareSource) {
@@ -374,18 +413,7 @@ func serveBare(t *testing.T, at *streamPlace) http.Handler {
 		idle, _ := follow(fmt.Sprintf("/idle/%d", i))
 		active, s := follow(fmt.Sprintf("/active/%d", i))
 		at.Idle, at.Active = append(at.Idle, idle), append(at.Active, active)
-		ticking.Go(func() {
-			tick := time.NewTicker(streamPace)
-			defer tick.Stop()
-			for {
-				select {
-				case <-over:
-					return
-				case <-tick.C:
-					s.tick()
-				}
-			}
-		})
+		ticking.Go(func() { everyTick(i, over, s.tick) })
 	}
 	t.Cleanup(func() {
 		close(over)
