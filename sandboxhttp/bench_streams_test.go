@@ -3,6 +3,7 @@ package sandboxhttp_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -206,7 +207,7 @@ func (at *streamPlace) open(path string, last int64) (conn net.Conn, got []byte,
 			return conn, buf, took, nil
 		}
 		if err != nil || len(buf) == cap(buf) {
-			return nil, nil, 0, fmt.Errorf("%v after %q", err, buf)
+			return nil, nil, 0, fmt.Errorf("after %q: %w", buf, cmp.Or(err, io.ErrShortBuffer))
 		}
 	}
 }
