@@ -212,15 +212,6 @@ func (t *trackedWriter) Write(p []byte) (int, error) {
 	return t.ResponseWriter.Write(p)
 }
 
-// FlushError is what http.ResponseController calls. Flushing sends the header.
-func (t *trackedWriter) FlushError() error {
-	err := http.NewResponseController(t.ResponseWriter).Flush()
-	if !errors.Is(err, http.ErrNotSupported) {
-		t.begun = true
-	}
-	return err
-}
-
 // Unwrap is for http.ResponseController.
 func (t *trackedWriter) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 

@@ -78,10 +78,11 @@ type stream struct {
 	w        http.ResponseWriter
 	rc       *http.ResponseController
 	deadline time.Time
-	pending  bool // something written has not been flushed
+	pending  bool // something has not been flushed; the header at first
 }
 
-// start sends the header.
+// start begins the answer. Its header goes out with the first events, if there are any: a
+// client that gets both at once is woken once.
 func (t Timing) start(w http.ResponseWriter) (*stream, error) {
 	if t.Heartbeat <= 0 {
 		t.Heartbeat = defaultHeartbeat
@@ -92,7 +93,10 @@ func (t Timing) start(w http.ResponseWriter) (*stream, error) {
 	// HTTP/2 resets a stream whose deadline passes, silent or not: a heartbeat
 	// has to come first and extend it.
 	t.Heartbeat = min(t.Heartbeat, t.WriteTimeout/2)
-	s := &stream{Timing: t, w: w, rc: http.NewResponseController(w)}
+	if !canFlush(w) {
+		return nil, fmt.Errorf("eventlog: cannot stream to this response: %w", http.ErrNotSupported)
+	}
+	s := &stream{Timing: t, w: w, rc: http.NewResponseController(w), pending: true}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-store, no-transform")
@@ -104,10 +108,25 @@ func (t Timing) start(w http.ResponseWriter) (*stream, error) {
 	if err := s.extend(); err != nil {
 		return nil, err
 	}
-	if err := s.rc.Flush(); err != nil {
-		return nil, fmt.Errorf("eventlog: cannot stream to this response: %w", err)
-	}
+	w.WriteHeader(http.StatusOK)
 	return s, nil
+}
+
+// canFlush reports whether flushing reaches the connection: whether the innermost writer
+// can, as one around it may only pass it on.
+func canFlush(w http.ResponseWriter) bool {
+	for {
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = inner.Unwrap()
+	}
+	switch w.(type) {
+	case interface{ FlushError() error }, http.Flusher:
+		return true
+	}
+	return false
 }
 
 func (s *stream) batch(ctx context.Context, l *Log, b Batch) error {

@@ -24,12 +24,17 @@ type recorder struct {
 	body     bytes.Buffer
 	flushed  int // bytes of body at the last flush
 	flushes  int
+	status   int
 	deadline time.Time
 	stuck    bool
 }
 
 func (r *recorder) Header() http.Header { return r.header }
-func (r *recorder) WriteHeader(int)     {}
+func (r *recorder) WriteHeader(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status = status
+}
 func (r *recorder) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -119,7 +124,7 @@ func TestManyEventsAreOneFlush(t *testing.T) {
 	if err := (eventlog.Timing{}).Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 0); err != nil {
 		t.Fatal(err)
 	}
-	if w.flushes > 2 { // the header, and all the rest
+	if w.flushes != 1 { // the header with all the rest
 		t.Errorf("%d flushes", w.flushes)
 	}
 }
@@ -176,35 +181,43 @@ func TestAStuckClientIsGivenUpAndHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// What cannot be read now is no gap: who follows asks again.
-func TestOlderEventsThatCannotBeRead(t *testing.T) {
-	failure := errors.New("the database is down")
-	for want, fails := range map[string]error{
-		"event: reconnect\ndata: {}\n\n": failure,
-		"event: gap\ndata: {\"from\":3,\"to\":4}\n\nid: 5\nevent: end\ndata: {}\n\ndata: [DONE]\n\n": nil,
-	} {
-		l := eventlog.NewAt(1<<20, 4, func(_ context.Context, from, _ uint64) iter.Seq2[eventlog.Event, error] {
-			return func(yield func(eventlog.Event, error) bool) {
-				if yield(eventlog.Event{ID: from, Data: []byte("two")}, nil) && fails != nil {
-					yield(eventlog.Event{}, fails)
-				}
-			}
-		})
-		l.End("end", []byte("{}"))
+func TestTheHeaderDoesNotWaitForAnEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := &recorder{header: http.Header{}}
-		err := eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 1)
-		if got := w.sent(); got != "id: 2\ndata: two\n\n"+want || !errors.Is(err, fails) {
-			t.Errorf("after %v: %q, %v", fails, got, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), eventlog.New(1<<20), 0)
+		}()
+		synctest.Wait()
+		if w.flushes != 1 || w.status != http.StatusOK {
+			t.Errorf("%d flushes, status %d", w.flushes, w.status)
 		}
-	}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	})
 }
+
+// passing passes flushing on, as a middleware does.
+type passing struct{ http.ResponseWriter }
+
+func (p passing) FlushError() error           { return http.NewResponseController(p.ResponseWriter).Flush() }
+func (p passing) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 func TestServeNeedsFlush(t *testing.T) {
 	l := eventlog.New(1 << 20)
+	l.End("end", nil)
 	rec := httptest.NewRecorder()
-	w := struct{ http.ResponseWriter }{rec} // hides Flush, and has no Unwrap
-	err := eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 0)
-	if !errors.Is(err, http.ErrNotSupported) || rec.Body.Len() > 0 {
-		t.Errorf("%v, body %q", err, rec.Body)
+	hides := struct{ http.ResponseWriter }{rec} // Flush, and has no Unwrap
+	for _, w := range []http.ResponseWriter{hides, passing{hides}} {
+		err := eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 0)
+		if !errors.Is(err, http.ErrNotSupported) || rec.Body.Len() > 0 || rec.Flushed {
+			t.Errorf("%T: %v, body %q", w, err, rec.Body)
+		}
+	}
+	if err := (eventlog.Timing{}).Serve(passing{rec}, httptest.NewRequest(http.MethodGet, "/", nil), l, 0); err != nil || !rec.Flushed {
+		t.Errorf("%v, flushed %v", err, rec.Flushed)
 	}
 }
