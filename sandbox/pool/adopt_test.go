@@ -145,7 +145,7 @@ func TestEnding(t *testing.T) {
 		time.Sleep(56 * time.Minute) // fake
 		synctest.Wait()
 		reason, at, announced := record(t, s).Ending()
-		if !announced || reason != sandbox.EndIdle || at.Sub(time.Now()) > 5*time.Minute {
+		if !announced || reason != sandbox.EndIdle || time.Until(at) > 5*time.Minute {
 			t.Errorf("%v at %v, %v", reason, at, announced)
 		}
 		_, release := use(t, s)

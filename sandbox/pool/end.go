@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -104,7 +105,7 @@ func (w *work) end(ctx context.Context) error {
 	if err := w.p.endBox(ctx, w.rec.Box); err != nil {
 		return err
 	}
-	e := Event{Kind: EventEnded, Record: w.copy(), Reason: w.rec.End, At: now(), Saved: w.rec.Stop.Saved}
+	e := Event{Kind: EventEnded, Record: w.copy(), Reason: w.rec.End, At: cmp.Or(w.rec.EndedAt, now()), Saved: w.rec.Stop.Saved}
 	if w.rec.Error != "" {
 		e.Err = errors.New(w.rec.Error)
 	}
@@ -113,7 +114,7 @@ func (w *work) end(ctx context.Context) error {
 		w.p.notify(ctx, e)
 	}
 	err := w.update(ctx, func(r *Record) error {
-		r.State, r.EndedAt, r.Lease, r.Busy = StateTerminated, now(), Lease{}, nil
+		r.State, r.EndedAt, r.Lease, r.Busy = StateTerminated, e.At, Lease{}, nil
 		return nil
 	})
 	if err != nil || !untold {

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 )
@@ -24,6 +25,9 @@ func (p *Pool) hold(ctx context.Context, id string) (*handle, error) {
 		return h, nil
 	}
 	p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
 	sb, err := p.attach(ctx, id)
 	if err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func (p *Pool) lost(ctx context.Context, r *Record, err error) error {
 // recordLoss has a sandbox of which the provider says that it has ended recorded so. One
 // whose successor has what was saved goes on there.
 func (p *Pool) recordLoss(ctx context.Context, r *Record) error {
-	reason, err := p.reasonOf(ctx, r.Box)
+	reason, at, err := p.reasonOf(ctx, r.Box)
 	if err != nil {
 		return err
 	}
@@ -147,7 +151,7 @@ func (p *Pool) recordLoss(ctx context.Context, r *Record) error {
 		if now.State != StateRunning || now.Box.ID != r.Box.ID || now.Rollover != nil && now.Rollover.Saved {
 			return errSame
 		}
-		now.stop(reason, Stop{Unsaved: true})
+		now.lost(reason, at)
 		return nil
 	})
 	if err == nil {
@@ -157,16 +161,16 @@ func (p *Pool) recordLoss(ctx context.Context, r *Record) error {
 	return err
 }
 
-// reasonOf asks how a sandbox ended.
-func (p *Pool) reasonOf(ctx context.Context, b Box) (sandbox.End, error) {
+// reasonOf asks how a sandbox ended, and when: zero where that is not known.
+func (p *Pool) reasonOf(ctx context.Context, b Box) (sandbox.End, time.Time, error) {
 	opts := &sandbox.ListOptions{Tags: map[string]string{TagPool: p.opts.Name, TagBox: b.Name}, Ended: true}
 	for info, err := range p.opts.Provider.List(ctx, opts) {
 		if err != nil {
-			return "", err
+			return "", zero, err
 		}
 		if info.ID == b.ID && info.End != "" {
-			return info.End, nil
+			return info.End, info.EndedAt.UTC(), nil
 		}
 	}
-	return sandbox.EndProviderLost, nil
+	return sandbox.EndProviderLost, zero, nil
 }

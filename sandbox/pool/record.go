@@ -198,6 +198,12 @@ func (r *Record) stop(reason sandbox.End, stop Stop) {
 	r.State, r.End, r.Stop = StateStopping, reason, &stop
 }
 
+// lost records that it ended by itself; at may be zero.
+func (r *Record) lost(reason sandbox.End, at time.Time) {
+	r.stop(reason, Stop{Unsaved: true})
+	r.EndedAt = at
+}
+
 // nextBox names another sandbox of the provider.
 func (r *Record) nextBox(expires time.Time) Box {
 	r.Boxes++

@@ -79,12 +79,12 @@ func (w *work) tellUnsaved(ctx context.Context, tell bool, err error) error {
 
 // recordEnd records that the sandbox ended by itself.
 func (w *work) recordEnd(ctx context.Context) error {
-	reason, err := w.p.reasonOf(ctx, w.rec.Box)
+	reason, at, err := w.p.reasonOf(ctx, w.rec.Box)
 	if err != nil {
 		return err
 	}
 	return w.update(ctx, func(r *Record) error {
-		r.stop(reason, Stop{Unsaved: true})
+		r.lost(reason, at)
 		return nil
 	})
 }

@@ -63,7 +63,9 @@ func (p *Pool) compare(ctx context.Context) error {
 	p.forgetHandles(before, running)
 	for _, r := range before {
 		if r.State == StateRunning && r.Box.ID != "" && !running[r.Box.ID] {
-			errs = append(errs, p.checkLoss(ctx, r))
+			if err := p.checkLoss(ctx, r); err != nil {
+				p.warn("cannot tell whether a sandbox has ended", r.ID, err)
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -93,13 +95,16 @@ func (p *Pool) claimOrEnd(ctx context.Context, info *sandbox.Info, byKey map[str
 		return nil
 	}
 	p.opts.Log.Info("pool: ending a sandbox that no record owns", "provider_id", info.ID, "name", name)
-	return p.endBox(ctx, Box{Name: name, ID: info.ID})
+	if err := p.endBox(ctx, Box{Name: name, ID: info.ID}); err != nil {
+		p.warn("cannot end a sandbox that no record owns", info.ID, err)
+	}
+	return nil
 }
 
 // adoptBox makes a record of a sandbox that has none, if it is somebody's. Where a sweep of
 // another process was first, or a record was just made, that counts.
 func (p *Pool) adoptBox(ctx context.Context, key string, info *sandbox.Info) (adopted bool, err error) {
-	if p.opts.Adopt == nil || key == "" {
+	if p.opts.Adopt == nil || key == "" || p.hasEnded(ctx, info.ID) { // the provider's answer may be old
 		return false, nil
 	}
 	owner, config, err := p.opts.Adopt(ctx, info)
@@ -136,7 +141,7 @@ func (p *Pool) found(key string, info *sandbox.Info, config *Config) *Record {
 	r.Boxes, _ = strconv.Atoi(name[len(key)+1:]) // 0 where somebody else gave the name
 	r.Config.Timeout = cmp.Or(r.Config.Timeout, p.opts.Lifetime)
 	r.Config.IdleTimeout = cmp.Or(r.Config.IdleTimeout, p.opts.Idle)
-	if left := info.ExpiresAt.Sub(info.CreatedAt) - p.opts.Grace - p.opts.SaveWithin; p.opts.Cap == 0 && !info.ExpiresAt.IsZero() && left > 0 {
+	if left := info.ExpiresAt.Sub(info.CreatedAt) - p.opts.Grace - p.opts.SaveWithin; (p.opts.Cap == 0 || left+p.opts.Grace+p.opts.SaveWithin < p.opts.Cap) && left > 0 {
 		r.Config.Timeout = left
 	}
 	r.ExpiresAt = r.CreatedAt.Add(r.Config.Timeout)

@@ -72,22 +72,30 @@ func (s *Sandbox) usable(r *Record) error {
 
 // useOf gives what is known of a sandbox here, with its turn taken.
 func (p *Pool) useOf(ctx context.Context, key string) (*use, error) {
-	p.mu.Lock()
-	if p.closing {
+	for {
+		p.mu.Lock()
+		if p.closing {
+			p.mu.Unlock()
+			return nil, ErrClosed
+		}
+		u := p.uses[key]
+		if u == nil {
+			u = &use{turn: make(chan struct{}, 1)}
+			p.uses[key] = u
+		}
 		p.mu.Unlock()
-		return nil, ErrClosed
-	}
-	u := p.uses[key]
-	if u == nil {
-		u = &use{turn: make(chan struct{}, 1)}
-		p.uses[key] = u
-	}
-	p.mu.Unlock()
-	select {
-	case u.turn <- struct{}{}:
-		return u, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		select {
+		case u.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		p.mu.Lock()
+		known := p.uses[key] == u
+		p.mu.Unlock()
+		if known {
+			return u, nil
+		}
+		<-u.turn // it was forgotten meanwhile
 	}
 }
 
