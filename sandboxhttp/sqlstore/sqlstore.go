@@ -4,10 +4,10 @@
 //
 //	db, err := sql.Open("pgx", os.Getenv("DATABASE_URL"))
 //	store, err := sqlstore.Open(ctx, db, sqlstore.PostgreSQL)
-//	h, err := sandboxhttp.New(&sandboxhttp.Config{Store: store, …})
+//	h, err := sandboxhttp.New(&sandboxhttp.Config{Store: store, Pool: &pool.Options{Store: store.Pool()}, …})
 //
 // The tables are vivarium_sandboxes, vivarium_runs, vivarium_usage_places,
-// vivarium_usage_entries, vivarium_usage_days, vivarium_pool and vivarium_schema; Open
+// vivarium_usage_entries, vivarium_usage_days, vivarium_pool, vivarium_identity and vivarium_schema; Open
 // makes them. In PostgreSQL they are in the first schema of the search_path.
 package sqlstore
 
