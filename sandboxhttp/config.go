@@ -10,6 +10,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
@@ -41,6 +42,15 @@ type Config struct {
 	// that matches ErrForbidden 403, both with its text.
 	Volumes func(ctx context.Context, account string, req VolumeRequest) (*storage.Volume, error)
 
+	// Pool says how sandboxes live: how long, also unused, with what warning, which are kept
+	// ready, and where the pool's records are. Servers that share a provider and not their
+	// records need a Name each, as Store.ID of package sqlstore: with the same they take over, and end, each
+	// other's sandboxes. With Store, a Store of the pool is needed that
+	// is kept as long, and shared by as many servers. Provider, Log, Adopt, Fill, Save and
+	// Admit are set by New; Configure is called before what New does itself, and Notify after.
+	// Where they are not set, SaveTime and FillTime follow Limits.SyncTime, and Keep is an hour. A spare whose
+	// Config is nil is what a request gets that asks for nothing else. Nil is the zero Options.
+	Pool *pool.Options
 	// Limits bound what a client can use. The zero value means the defaults.
 	Limits Limits
 	// Store keeps the records of sandboxes and runs. With one, runs outlive this

@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
@@ -23,8 +25,12 @@ type creation struct {
 	rec    *Sandbox
 	box    *box
 	config *sandbox.Config
-	volume *storage.Volume
-	fill   *transfer // from the volume
+	labels map[string]string
+	// secrets are those of the configuration where they are not the server's, else nil.
+	secrets map[string]sandbox.Secret
+	bare    bool // the configuration has no secrets: configure puts them in
+	volume  *storage.Volume
+	fill    *transfer // from the volume
 
 	ctx    context.Context // ends when nobody wants the sandbox any more
 	cancel context.CancelCauseFunc
@@ -82,8 +88,23 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 	if err := h.adopt(ctx, p.Account); err != nil {
 		return nil, err
 	}
+	if err := h.spans.keepTo(q, c.config); err != nil {
+		return nil, err
+	}
+	if maps.Equal(c.config.Tags, q.tags) {
+		c.config.Tags = nil // they are among the labels: a spare has none
+	}
 	c.rec = newRecord(p.Account, q)
-	c.label()
+	c.labels = labels(c.rec)
+	if h.ownSecrets(c.config) {
+		c.labels[tagEnv], c.secrets = "1", maps.Clone(c.config.Secrets)
+		if c.secrets == nil {
+			c.secrets = map[string]sandbox.Secret{}
+		}
+	}
+	if c.bare = len(q.env) == 0 && h.config.Admit == nil; c.bare {
+		c.config = withoutSecrets(c.config) // so that a spare can be claimed, which has the server's
+	}
 	if c.volume != nil {
 		if c.fill, err = h.beginTransfer(ctx, p.Account, c.rec.ID, usage.KindRestore); err != nil {
 			return nil, err
@@ -158,22 +179,6 @@ func newRecord(account string, q *createRequest) *Sandbox {
 	return rec
 }
 
-// label puts on the sandbox what its record can be made of again.
-func (c *creation) label() {
-	c.config.Name = c.rec.ID
-	tags := c.config.Tags
-	tags[tagID], tags[tagAccount] = c.rec.ID, c.rec.Account
-	if c.rec.Name != "" {
-		tags[tagName] = c.rec.Name
-	}
-	if c.rec.VolumeName != "" {
-		tags[tagVolume] = c.rec.VolumeName
-	}
-	if c.rec.OwnBucket {
-		tags[tagBucket] = "1"
-	}
-}
-
 // reserve records the intent, if the account may have another sandbox of that name.
 func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	h.naming.Lock()
@@ -192,8 +197,9 @@ func (h *Handler) reserve(ctx context.Context, c *creation) error {
 	c.ctx, c.cancel = context.WithCancelCause(h.ctx)
 	c.box = &box{
 		h: h, account: c.rec.Account, id: c.rec.ID, ready: make(chan struct{}), unmake: c.cancel,
-		runs: map[string]*run{}, volume: c.volume,
+		runs: map[string]*run{}, volume: c.volume, creation: c,
 	}
+	c.box.secrets = c.secrets
 	h.mu.Lock()
 	h.boxes[c.rec.ID] = c.box
 	h.mu.Unlock()
@@ -237,9 +243,7 @@ func (h *Handler) abandon(c *creation) {
 	if err := h.store.DeleteSandbox(ctx, c.rec.Account, c.rec.ID); err != nil {
 		h.log.Error("cannot forget a sandbox that was not made", "sandbox", c.rec.ID, "error", err)
 	}
-	if c.box.left == nil {
-		h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
-	}
+	h.release(c.rec.Account, usage.KindSandbox, c.rec.ID)
 	h.dropBox(c.rec.ID)
 }
 
@@ -247,13 +251,9 @@ func (h *Handler) abandon(c *creation) {
 func (h *Handler) create(c *creation) {
 	made := errors.New("the creation did not come to its end")
 	defer func() { h.settleCreation(c, made) }()
-	sb, err := h.make(c)
+	err := h.make(c)
 	if err == nil {
-		if err = h.furnish(c, sb); err != nil {
-			c.box.left = h.destroy(sb)
-		} else {
-			h.countSandbox(c.rec)
-		}
+		h.countSandbox(c.rec)
 	}
 	if err != nil && context.Cause(c.ctx) == errDeleted {
 		err = newProblem(http.StatusConflict, codeSandboxEnded, "the sandbox was deleted while it was being made").because(err)
@@ -279,11 +279,17 @@ func (h *Handler) settleCreation(c *creation, err error) {
 	close(c.box.ready)
 }
 
-// dismiss records that somebody deleted what was being made, or forgets it. One
-// that may still live has no record, so that it is found again.
+// dismiss records that somebody deleted what was being made, or forgets it. One that may
+// still live keeps its record until somebody looks once that is over.
 func (h *Handler) dismiss(c *creation) {
-	if context.Cause(c.ctx) == errDeleted && c.box.left == nil {
-		err := h.recordDeletion(c.box, c.rec)
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+	defer stop()
+	if c.box.left = h.mayLive(ctx, c); c.box.left != nil {
+		h.log.Error("a sandbox that was not made may live; it is ended as soon as that can be", "sandbox", c.rec.ID, "error", c.box.left)
+		return
+	}
+	if context.Cause(c.ctx) == errDeleted {
+		err := h.ended(ctx, c.rec.Account, c.rec.ID, sandbox.EndCancelled, time.Now(), false)
 		if err == nil {
 			return
 		}
@@ -292,33 +298,73 @@ func (h *Handler) dismiss(c *creation) {
 	h.abandon(c)
 }
 
+// mayLive says why a sandbox that was not made may live: nil where it does not.
+func (h *Handler) mayLive(ctx context.Context, c *creation) error {
+	s, err := h.pool.Get(ctx, c.rec.Account, c.rec.ID)
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now, err := s.Record(ctx)
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case now.State == pool.StateTerminated:
+		return nil
+	}
+	return fmt.Errorf("%w: it is %s: %s", sandbox.ErrUnavailable, now.State, now.Error)
+}
+
 func (c *creation) stage(name string) {
 	c.log.Append("progress", fmt.Appendf(nil, `{"stage":%q}`, name))
 }
 
-// make makes the sandbox. Where the provider did not say whether it did, the
-// sandbox is looked for by its name.
-func (h *Handler) make(c *creation) (*sandbox.Sandbox, error) {
+// make has the pool make the sandbox, and completes the record.
+func (h *Handler) make(c *creation) error {
 	c.stage("creating")
-	sb, err := h.config.Provider.Create(c.ctx, c.config)
-	if err == nil {
-		return sb, nil
+	config := &pool.Config{Sandbox: c.config, ID: c.rec.ID, Labels: c.labels}
+	s, err := h.pool.Create(c.ctx, c.rec.Account, config)
+	if errors.Is(err, sandbox.ErrEnded) && c.ctx.Err() == nil { // a spare that nobody had seen end
+		s, err = h.pool.Create(c.ctx, c.rec.Account, config)
 	}
-	lost := errors.Is(err, sandbox.ErrUnavailable)
-	if !lost && c.ctx.Err() == nil {
-		return nil, providerProblem(err)
+	if err != nil {
+		return providerProblem(errors.Unwrap(err)) // without what the pool was doing
+	}
+	if err = h.completeRecord(c, s); err == nil {
+		return nil
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
 	defer stop()
-	found, lookup := h.config.Provider.AttachName(ctx, c.rec.ID)
-	switch {
-	case lookup == nil && c.ctx.Err() == nil:
-		return found, nil
-	case lookup == nil:
-		c.box.left = h.destroy(found)
-	case !errors.Is(lookup, sandbox.ErrNotFound):
-		c.box.left = lookup
-		h.log.Error("cannot tell whether a sandbox was made; it is found by its tags if it was", "sandbox", c.rec.ID, "error", lookup)
+	if ended := s.Terminate(ctx, &pool.TerminateOptions{Unsaved: true}); ended != nil {
+		h.log.Error("cannot end a sandbox that nobody is to have; it is tried again", "sandbox", c.rec.ID, "error", ended)
 	}
-	return nil, providerProblem(err)
+	return err
+}
+
+func (h *Handler) completeRecord(c *creation, s *pool.Sandbox) error {
+	now, info, err := s.Check(c.ctx)
+	if err == nil {
+		err = context.Cause(c.ctx)
+	}
+	if err == nil && info == nil {
+		err = fmt.Errorf("%w (%s)", sandbox.ErrEnded, now.End)
+	}
+	if err != nil {
+		return providerProblem(err)
+	}
+	c.rec.observe(now, info)
+	h.records.Lock()
+	defer h.records.Unlock()
+	rec, err := h.store.Sandbox(c.ctx, c.rec.Account, c.rec.ID)
+	switch {
+	case err != nil:
+		return err
+	case rec.State == StateEnded: // by another server, which did not find it in the pool
+		return sandboxEnded()
+	}
+	return h.store.SaveSandbox(c.ctx, c.rec)
 }

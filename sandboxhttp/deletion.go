@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage"
 )
@@ -23,10 +25,10 @@ type deletion struct {
 
 // Why work on a sandbox was given up.
 var (
-	errUnsaved  = &reason{"its files were given up", context.Canceled}
-	errDeleted  = &reason{"it was deleted while it was being made", context.Canceled}
-	errDeleting = &reason{"the sandbox was deleted", context.Canceled}
-	errSyncTime = &reason{"it took longer than Limits.SyncTime", context.DeadlineExceeded}
+	errUnsaved  = &reason{text: "its files were given up", is: context.Canceled}
+	errDeleted  = &reason{text: "it was deleted while it was being made", is: context.Canceled}
+	errDeleting = &reason{text: "the sandbox was deleted", is: context.Canceled}
+	errSyncTime = &reason{text: "it took longer than Limits.SyncTime", is: context.DeadlineExceeded}
 )
 
 // deleted is what a deletion is answered with.
@@ -52,12 +54,12 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 	case <-r.Context().Done():
 		return nil // nobody is there to be answered
 	}
-	if b.left != nil {
-		return providerProblem(b.left)
-	}
 	rec, err := h.store.Sandbox(r.Context(), p.Account, b.id)
 	if err != nil {
 		return err
+	}
+	if b.left != nil && rec.State != StateEnded {
+		return h.awaitLeft(r.Context(), w, b)
 	}
 	if rec.State != StateEnded {
 		if ended, err := h.awaitDeletion(r.Context(), b, sync, p.author()); err != nil || !ended {
@@ -72,6 +74,14 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 		answer.Version = rec.Version
 	}
 	return h.send(w, http.StatusOK, answer)
+}
+
+// awaitLeft has the pool try once more to end what was not made.
+func (h *Handler) awaitLeft(ctx context.Context, w http.ResponseWriter, b *box) error {
+	if err := h.terminate(b, true); err != nil {
+		return err
+	}
+	return h.send(w, http.StatusOK, deleted{ID: b.id})
 }
 
 func syncParameter(r *http.Request) (bool, error) {
@@ -155,27 +165,21 @@ func (h *Handler) delete(b *box, d *deletion) error {
 		}
 		defer d.counted.end()
 	}
-	b.stopRuns()
+	b.stopRuns(nil, nil)
 	if saves {
-		var sb *sandbox.Sandbox
-		if sb, err = h.attach(b, rec); err == nil {
-			err = h.saveUnlessGivenUp(d, b, rec, sb)
-		}
+		err = h.saveUnlessGivenUp(d, b)
 	}
-	if err == nil {
-		b.giveUpWork(errDeleting)
-		err = h.terminate(b, rec)
-	}
-	if errors.Is(err, sandbox.ErrEnded) || errors.Is(err, sandbox.ErrNotFound) {
-		if !made {
-			return h.recordDeletion(b, rec)
-		}
-		return h.reconcile(h.ctx, b.account) // it ended by itself; its record says how
-	}
-	if err != nil {
+	ending := gone(err) // by itself, or the pool is about to: it saves then
+	if err != nil && !ending {
 		return providerProblem(err)
 	}
-	return h.recordDeletion(b, rec)
+	b.giveUpWork(errDeleting)
+	return h.terminate(b, !ending || !d.sync)
+}
+
+// gone reports whether there is no sandbox any more, or nobody may use it.
+func gone(err error) bool {
+	return errors.Is(err, sandbox.ErrEnded) || errors.Is(err, sandbox.ErrNotFound)
 }
 
 // unsaved adds to the limit that a save has met that there is another way.
@@ -188,31 +192,26 @@ func unsaved(err error) error {
 	return err
 }
 
-func (h *Handler) attach(b *box, rec *Sandbox) (*sandbox.Sandbox, error) {
-	ctx, stop := context.WithTimeout(h.ctx, cleanUpTime)
-	defer stop()
-	return b.sandbox(ctx, rec)
-}
-
 // saveUnlessGivenUp makes a new version of the volume, unless somebody who
 // deletes too does not want that. An error that says that the sandbox has ended is
 // returned as it is.
-func (h *Handler) saveUnlessGivenUp(d *deletion, b *box, rec *Sandbox, sb *sandbox.Sandbox) error {
+func (h *Handler) saveUnlessGivenUp(d *deletion, b *box) error {
 	ctx, stop := context.WithTimeoutCause(d.saving, h.limits.SyncTime, errSyncTime)
 	defer stop()
-	v, err := bounded(ctx, func(ctx context.Context) (*storage.Version, error) {
-		if err := b.awaitWork(ctx); err != nil {
-			return nil, err
-		}
-		v, _, err := b.save(ctx, sb, saveOptions{author: d.author})
-		d.counted.saved(v)
-		return v, err
-	})
+	sb, release, err := b.use(ctx)
+	if err == nil {
+		defer release()
+		_, err = bounded(ctx, func(ctx context.Context) (*storage.Version, error) {
+			if err := b.awaitWork(ctx); err != nil {
+				return nil, err
+			}
+			v, _, err := b.save(ctx, sb, saveOptions{author: d.author, last: true})
+			d.counted.saved(v)
+			return v, err
+		})
+	}
 	switch {
-	case err == nil:
-		rec.Version, rec.Saved = recordVersion(v), true
-		return nil
-	case errors.Is(err, sandbox.ErrEnded):
+	case err == nil || gone(err):
 		return err
 	case context.Cause(ctx) == errUnsaved:
 		return nil
@@ -221,41 +220,42 @@ func (h *Handler) saveUnlessGivenUp(d *deletion, b *box, rec *Sandbox, sb *sandb
 		err, "and the sandbox is kept; ask again, or give the files up with ?sync=false")
 }
 
-// terminate ends a sandbox by its id, so that one that does not answer is ended
-// too. It goes on when the server is shutting down: what was saved is not to be
-// saved again.
-func (h *Handler) terminate(b *box, rec *Sandbox) error {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
+// terminate ends a sandbox and records that. It goes on when the server is shutting down:
+// what was saved is not to be saved again.
+func (h *Handler) terminate(b *box, unsaved bool) error {
+	limit := cleanUpTime
+	if !unsaved {
+		limit += h.limits.SyncTime
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), limit)
 	defer stop()
-	if rec.ProviderID != "" {
-		return h.config.Provider.Terminate(ctx, rec.ProviderID)
+	err := h.pool.Terminate(ctx, b.account, b.id, &pool.TerminateOptions{Unsaved: unsaved})
+	if err != nil && !unsaved && !errors.Is(err, sandbox.ErrNotFound) {
+		if saving, ok := errors.AsType[*pool.SaveError](err); ok {
+			err = saving.Err
+		}
+		return h.volumeProblem(ctx, codeSyncFailed, "the workspace could not be saved before the sandbox's end", err,
+			"and that is tried again; give the files up with ?sync=false")
 	}
-	sb, err := h.attach(b, rec)
-	if err != nil {
-		return err
+	if errors.Is(err, sandbox.ErrNotFound) {
+		err = h.ended(ctx, b.account, b.id, sandbox.EndCancelled, time.Now(), false)
+	} else if err == nil {
+		err = h.recordEnd(ctx, b) // whether the pool could or not
 	}
-	return sb.Terminate(ctx)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return providerProblem(err)
+	}
+	return nil
 }
 
-func (h *Handler) recordDeletion(b *box, rec *Sandbox) error {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(h.ctx), cleanUpTime)
-	defer stop()
-	var over *Sandbox
-	err := h.change(ctx, b.account, b.id, func(now *Sandbox) bool {
-		now.observe(&sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndCancelled})
-		if rec.Saved {
-			now.Version, now.Saved = rec.Version, true
-		}
-		over = now
-		return true
-	})
-	if err != nil {
-		return err
+// recordEnd takes over from the pool that a sandbox has ended.
+func (h *Handler) recordEnd(ctx context.Context, b *box) error {
+	rec, err := h.store.Sandbox(ctx, b.account, b.id)
+	if err == nil {
+		rec, err = h.refresh(ctx, rec)
 	}
-	h.freeSandbox(over)
-	if err := b.close(); err != nil {
-		h.log.Warn("cannot let go of a sandbox", "sandbox", b.id, "error", err)
+	if err == nil && rec.State == StateCreating { // another server was making it, and the pool has told nobody
+		err = h.ended(ctx, b.account, b.id, sandbox.EndCancelled, time.Now(), false)
 	}
-	h.retain(ctx, b.account)
-	return nil
+	return err
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/storage"
 	"github.com/vivarium-go/vivarium/storage/storagetest"
@@ -144,4 +145,32 @@ func ExampleVolumeRequest() {
 	h.ServeHTTP(w, r)
 	fmt.Println(w.Code)
 	// Output: 422
+}
+
+// Sandboxes that nobody uses end after an hour, saved, and their owners hear of it before.
+func ExampleConfig_pool() {
+	h, err := sandboxhttp.New(&sandboxhttp.Config{
+		Provider: openProvider(),
+		Auth:     sandboxhttp.Local("me"),
+		Pool: &pool.Options{
+			Idle:  time.Hour,
+			Grace: 10 * time.Minute,
+			Notify: func(_ context.Context, e pool.Event) {
+				if e.Kind == pool.EventWarning {
+					log.Printf("to %s: %s ends at %s (%s)", e.Record.Owner, e.Record.ID, e.At, e.Reason)
+				}
+			},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer h.Shutdown(context.Background())
+
+	r := httptest.NewRequest(http.MethodGet, "http://localhost/sandbox", nil)
+	r.RemoteAddr = "127.0.0.1:1000"
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	fmt.Println(rec.Code)
+	// Output: 200
 }

@@ -16,6 +16,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vivarium-go/vivarium/claude"
+	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
@@ -33,6 +36,13 @@ type Handler struct {
 	ledger usage.Ledger // nil: nothing is counted
 	rate   usage.Rate
 
+	pool  *pool.Pool
+	spans spans
+	hooks struct { // those of Config.Pool
+		configure func(context.Context, *pool.Record, *sandbox.Config) error
+		notify    func(context.Context, pool.Event)
+	}
+
 	durable bool // records outlive this process, so that runs do
 
 	ctx    context.Context // of all work that no connection owns
@@ -42,10 +52,10 @@ type Handler struct {
 
 	mu      sync.Mutex
 	closing bool
-	closed  bool           // Shutdown has let go of the sandboxes
 	work    sync.WaitGroup // what Shutdown waits for
 	boxes   map[string]*box
-	adopted map[string]bool // accounts whose sandboxes were looked for
+	swept   bool            // sandboxes without a record were looked for
+	known   map[string]bool // accounts whose sandboxes were looked at
 
 	naming  sync.Mutex // one creation at a time checks the name and the limit
 	records sync.Mutex // one change of a sandbox's record at a time
@@ -54,7 +64,7 @@ type Handler struct {
 }
 
 // errShutdown is why work was cancelled when Shutdown's context ended.
-var errShutdown = &reason{"the server is shutting down", context.Canceled}
+var errShutdown = &reason{text: "the server is shutting down", is: context.Canceled, end: claude.EndCancelled}
 
 // New returns a Handler for the configuration, which it copies. With a Store it begins
 // to look for runs that an earlier server has left. The caller ends it with Shutdown.
@@ -67,7 +77,7 @@ func New(config *Config) (*Handler, error) {
 	}
 	h := &Handler{
 		config: *config, limits: config.Limits, log: config.Logger, store: config.Store,
-		keys: newKeys(), boxes: map[string]*box{}, adopted: map[string]bool{},
+		keys: newKeys(), boxes: map[string]*box{}, known: map[string]bool{},
 	}
 	h.limits.fill()
 	if h.ledger = config.Usage; h.ledger == nil && config.Quota != nil {
@@ -87,6 +97,9 @@ func New(config *Config) (*Handler, error) {
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	h.runs, h.leave = context.WithCancel(context.Background())
 	h.mux = h.routes()
+	if err := h.openPool(); err != nil {
+		return nil, err
+	}
 	if h.durable {
 		h.work.Go(h.watchRuns)
 	}

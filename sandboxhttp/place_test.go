@@ -17,6 +17,7 @@ import (
 
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 )
 
 // place is a driver whose sandboxes are directories of the test, and processes of this
@@ -28,6 +29,8 @@ type place struct {
 	deaf   bool          // claude does not answer
 	bin    string        // a directory with "claude"
 	socket string        // where that finds the test
+
+	pools pool.MemoryStore // for servers that share the place, or follow each other
 
 	mu      sync.Mutex
 	boxes   map[string]*placeBox
@@ -215,6 +218,9 @@ func (b *placeBox) Info(context.Context) (*driver.Info, error) {
 	b.place.mu.Lock()
 	defer b.place.mu.Unlock()
 	b.place.asked++
+	if b.place.boxes[b.info.ID] == nil {
+		return nil, driver.ErrNotFound
+	}
 	info := b.info
 	return &info, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
@@ -152,7 +153,7 @@ func providerProblem(err error) *problem {
 		return newProblem(http.StatusBadGateway, codeProviderFailed, rootText(err)).because(err)
 	case errors.Is(err, sandbox.ErrUnavailable):
 		return newProblem(http.StatusBadGateway, codeProviderFailed, "the place where sandboxes run did not answer").because(err)
-	case errors.Is(err, errShutdown), errors.Is(err, context.Canceled):
+	case errors.Is(err, errShutdown), errors.Is(err, context.Canceled), errors.Is(err, pool.ErrClosed):
 		return shuttingDown().because(err)
 	}
 	return newProblem(http.StatusBadGateway, codeProviderFailed,

@@ -111,12 +111,20 @@ func TestRealCLIInLocalbox(t *testing.T) {
 	}
 }
 
-// fileIn reads a file of the sandbox of that name.
-func fileIn(t *testing.T, p *sandbox.Provider, name, file string) string {
+// fileIn reads a file of the sandbox with that id.
+func fileIn(t *testing.T, p *sandbox.Provider, id, file string) string {
 	t.Helper()
-	sb, err := p.AttachName(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
+	var sb *sandbox.Sandbox
+	for info, err := range p.List(t.Context(), &sandbox.ListOptions{Tags: map[string]string{"vivarium.id": id}}) {
+		if err == nil {
+			sb, err = p.Attach(t.Context(), info.ID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sb == nil {
+		t.Fatalf("no sandbox is %s", id)
 	}
 	defer func() { _ = sb.Close() }()
 	data, err := sb.FS(t.Context()).ReadFile(file)

@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/runlog"
+	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
@@ -34,6 +36,7 @@ type run struct {
 
 	stopping sync.Once
 	stopped  chan struct{} // closed when somebody wants it to stop
+	wanted   *reason       // why; set before
 
 	fresh bool          // nobody has begun with it
 	taken bool          // another server had begun with it
@@ -45,6 +48,11 @@ type run struct {
 	why    *reason        // it is killed
 	stream *claude.Stream // nil until the CLI has taken the prompt
 	asked  questions
+
+	using   *sandbox.Sandbox // nil until it was first got; its own goroutine's only
+	release func()           // ends that
+	last    *claude.EndError // how the sandbox ends, while it is being saved
+	inUse   atomic.Bool
 }
 
 // reason is why this package cancelled something. It matches the error that a
@@ -52,6 +60,7 @@ type run struct {
 type reason struct {
 	text string
 	is   error
+	end  claude.End // of a run that ends for it
 }
 
 func (e *reason) Error() string { return e.text }
@@ -59,8 +68,8 @@ func (e *reason) Error() string { return e.text }
 func (e *reason) Is(target error) bool { return target == e.is }
 
 var (
-	errStopped = &reason{"it was interrupted, did not stop by itself, and was killed", context.Canceled}
-	errRunTime = &reason{"it took longer than a run may", context.DeadlineExceeded}
+	errStopped = &reason{text: "it was interrupted, did not stop by itself, and was killed", is: context.Canceled, end: claude.EndCancelled}
+	errRunTime = &reason{text: "it took longer than a run may", is: context.DeadlineExceeded, end: claude.EndRunTimeout}
 )
 
 // beginRun makes a run in a sandbox that takes one.
@@ -222,19 +231,20 @@ func (b *box) busy() bool {
 	return b.deletion != nil || b.work != nil
 }
 
-// stopRuns stops all that go on and waits for their end, or until they should
-// have ended: what the sandbox holds up ends with the sandbox.
-func (b *box) stopRuns() {
+// stopRuns stops those that go on and waits for their end, or until they should
+// have ended: what the sandbox holds up ends with the sandbox. why may be nil, and so may
+// which, which says whether to stop a run.
+func (b *box) stopRuns(why *reason, which func(*run) bool) {
 	b.mu.Lock()
 	var going []*run
 	for _, r := range b.runs {
-		if !r.hasEnded() {
+		if !r.hasEnded() && (which == nil || which(r)) {
 			going = append(going, r)
 		}
 	}
 	b.mu.Unlock()
 	for _, r := range going {
-		r.stop()
+		r.stop(why)
 	}
 	limit := time.NewTimer(2*b.h.limits.InterruptGrace + time.Second)
 	defer limit.Stop()

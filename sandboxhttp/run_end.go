@@ -1,6 +1,7 @@
 package sandboxhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,14 @@ import (
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
-// stop makes Claude stop, and kills it if it does not. It returns at once.
-func (r *run) stop() { r.stopping.Do(func() { close(r.stopped) }) }
+// stop makes Claude stop, and kills it if it does not. It returns at once. A nil why is
+// that somebody wants it.
+func (r *run) stop(why *reason) {
+	r.stopping.Do(func() {
+		r.wanted = cmp.Or(why, errStopped)
+		close(r.stopped)
+	})
+}
 
 // watchStop does what stop asks for.
 func (r *run) watchStop() {
@@ -27,7 +34,7 @@ func (r *run) watchStop() {
 	st := r.stream
 	r.mu.Unlock()
 	if st == nil { // the CLI has not taken the prompt: there is nothing to be kept
-		r.kill(errStopped)
+		r.kill(r.wanted)
 		return
 	}
 	ctx, stop := context.WithTimeout(r.ctx, r.h.limits.InterruptGrace)
@@ -39,7 +46,7 @@ func (r *run) watchStop() {
 		case <-ctx.Done():
 		}
 	}
-	r.kill(errStopped)
+	r.kill(r.wanted)
 }
 
 // kill ends every process of the run.
@@ -66,7 +73,7 @@ func (r *run) wasKilled() *reason {
 // finish records how the run ended, and tells those who follow it. Where that cannot be
 // recorded it is tried until this server lets go of the run: then it reports false.
 func (r *run) finish(result *claude.ResultMessage, err error) bool {
-	end, text := r.ending(err)
+	end, text := r.endOf(err)
 	rec := r.record()
 	rec.State, rec.End, rec.Error, rec.EndedAt = StateEnded, string(end), text, time.Now().UTC().Round(0)
 	if result != nil {
@@ -139,11 +146,10 @@ func (r *run) recordEndOnce(rec *Run, used usage.Amounts) error {
 
 // removeJob gives back what the run takes in its sandbox. That may have ended.
 func (r *run) removeJob(ctx context.Context) {
-	sb, err := r.box.held()
-	if err != nil || sb == nil {
+	if r.using == nil {
 		return
 	}
-	job, err := sb.Job(ctx, r.id)
+	job, err := r.using.Job(ctx, r.id)
 	if err == nil {
 		err = job.Remove(ctx)
 	}
@@ -155,8 +161,8 @@ func (r *run) removeJob(ctx context.Context) {
 	}
 }
 
-// ending puts an error into the words for ends.
-func (r *run) ending(err error) (claude.End, string) {
+// endOf puts an error into the words for ends.
+func (r *run) endOf(err error) (claude.End, string) {
 	if err == nil {
 		return claude.EndCompleted, ""
 	}
@@ -180,10 +186,10 @@ func (r *run) ending(err error) (claude.End, string) {
 func (r *run) cancelled() (claude.End, string) {
 	why := r.wasKilled()
 	switch {
-	case why == errRunTime:
-		return claude.EndRunTimeout, why.Error()
 	case why != nil:
-		return claude.EndCancelled, why.Error()
+		return why.end, why.Error()
+	case r.wasStopped() && r.wanted != errStopped:
+		return r.wanted.end, r.wanted.Error()
 	case r.wasStopped():
 		return claude.EndCancelled, "it was interrupted"
 	}

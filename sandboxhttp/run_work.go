@@ -11,6 +11,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 )
 
 // errLeft says that this server looks after a run no longer, which goes on.
@@ -32,6 +33,9 @@ func (r *run) work() {
 	defer func() {
 		if errors.Is(err, errLeft) || !r.finish(result, err) {
 			r.leave()
+		}
+		if r.h.runs.Err() == nil || r.last != nil { // else it counts as in use until the next server has it
+			r.letGoOfSandbox()
 		}
 	}()
 	if r.limit > 0 {
@@ -68,12 +72,14 @@ func (r *run) drive() (*claude.ResultMessage, error) {
 // again reports whether what an attempt at following a run came to may be better the
 // next time.
 func again(err error) bool {
-	return errors.Is(err, claude.ErrDetached) || errors.Is(err, sandbox.ErrUnavailable) || errors.Is(err, errRecords)
+	return errors.Is(err, claude.ErrDetached) || errors.Is(err, sandbox.ErrUnavailable) || errors.Is(err, errRecords) ||
+		errors.Is(err, errUnreached)
 }
 
 var (
 	// errRecords: records or logs could not be read or written.
-	errRecords = errors.New("the server's records cannot be reached")
+	errRecords   = errors.New("the server's records cannot be reached")
+	errUnreached = errors.New("the sandbox cannot be reached")
 	// errGone: nothing is left of the run in its sandbox, or of that.
 	errGone = errors.New("nothing is left of the run in its sandbox: how far it came is not known")
 )
@@ -135,7 +141,8 @@ func (r *run) renew() error {
 	return nil
 }
 
-// sandbox gives the handle on the run's sandbox. Where that has ended the error says how.
+// sandbox gives the run's sandbox, which is in use until the run ends or is let go of.
+// Where it has ended the error says how.
 func (r *run) sandbox() (*sandbox.Sandbox, error) {
 	rec, err := r.h.store.Sandbox(r.ctx, r.box.account, r.box.id)
 	if errors.Is(err, ErrNotFound) {
@@ -144,20 +151,76 @@ func (r *run) sandbox() (*sandbox.Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errRecords, err)
 	}
-	sb, err := r.box.sandbox(r.ctx, rec)
-	if !errors.Is(err, sandbox.ErrEnded) && !errors.Is(err, sandbox.ErrNotFound) {
-		return sb, err
+	sb, release, err := r.box.use(r.ctx)
+	if err == nil {
+		r.last = nil
+		return r.hold(sb, release)
 	}
-	if now, err := r.h.refresh(r.ctx, rec, r.box); err == nil {
+	if gone(err) {
+		return r.ending(rec, err)
+	}
+	return nil, fmt.Errorf("%w: %w", errUnreached, err)
+}
+
+// hold makes sb what the run uses, in place of what it used before. Where the run was in
+// another, that has ended.
+func (r *run) hold(sb *sandbox.Sandbox, release func()) (*sandbox.Sandbox, error) {
+	before := r.using
+	r.letGoOfSandbox()
+	r.using, r.release = sb, release
+	r.inUse.Store(true)
+	if before != nil && before.ID() != sb.ID() {
+		return nil, &claude.EndError{Err: sandbox.ErrEnded, SandboxEnd: sandbox.EndLifetime}
+	}
+	return sb, nil
+}
+
+func (r *run) letGoOfSandbox() {
+	r.inUse.Store(false)
+	if r.release != nil {
+		r.release()
+	}
+	r.release = nil
+}
+
+// ending gives the run's sandbox where that is being saved, and nobody may use it any more:
+// what Claude wrote in it is read to the end. Where it has ended the error says how.
+func (r *run) ending(rec *Sandbox, ended error) (*sandbox.Sandbox, error) {
+	if now, err := r.h.refresh(r.ctx, rec); err == nil {
 		rec = now
 	}
-	return nil, &claude.EndError{Err: err, SandboxEnd: rec.End}
+	s, err := r.h.pool.Get(r.ctx, r.box.account, r.box.id)
+	if rec.State == StateEnded || gone(err) {
+		return nil, &claude.EndError{Err: ended, SandboxEnd: rec.End}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreached, err)
+	}
+	now, err := s.Record(r.ctx)
+	if err == nil && now.State == pool.StateStopping {
+		var sb *sandbox.Sandbox
+		if sb, err = r.h.config.Provider.Attach(r.ctx, now.Box.ID); err == nil {
+			r.last = &claude.EndError{Err: ended, SandboxEnd: now.End}
+			return r.hold(sb, func() { _ = sb.Close() }) // it has ended, or will
+		}
+	}
+	if err == nil || gone(err) { // just now: the next attempt sees how
+		err = ended
+	}
+	return nil, fmt.Errorf("%w: %w", errUnreached, err)
 }
 
 // open starts the run or takes it over.
 func (r *run) open(sb *sandbox.Sandbox, c *claude.Client) (*claude.Stream, error) {
 	if why := r.wasKilled(); why != nil {
 		return r.openKilled(sb, c, why)
+	}
+	if r.last != nil { // nothing is begun in it any more
+		st, err := c.Adopt(r.start, r.id)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = r.last
+		}
+		return st, err
 	}
 	if r.fresh {
 		r.fresh = false

@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vivarium-go/vivarium/claude/runlog"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 )
 
@@ -115,24 +117,49 @@ func (h *Handler) streamRecord(w http.ResponseWriter, r *http.Request, b *box, r
 	return h.stream(w, r, br.log, after)
 }
 
-// awaitRunning waits until a sandbox is no longer being made, and gives its record
-// if it runs.
+// awaitRunning waits until a sandbox is no longer being made, by whichever server, and
+// gives its record if it runs.
 func (h *Handler) awaitRunning(ctx context.Context, rec *Sandbox, b *box) (*Sandbox, error) {
 	if err := b.wait(ctx); err != nil {
 		return nil, err
 	}
-	rec, err := h.store.Sandbox(ctx, rec.Account, rec.ID)
-	if err != nil {
-		return nil, err
+	for {
+		rec, err := h.store.Sandbox(ctx, rec.Account, rec.ID)
+		if err != nil {
+			return nil, err
+		}
+		if rec, err = h.refresh(ctx, rec); err != nil {
+			return nil, err
+		}
+		switch {
+		case rec.State == StateRunning:
+			return rec, h.usable(ctx, rec)
+		case rec.State != StateCreating || b.left != nil:
+			return nil, sandboxEnded()
+		case !sleep(ctx, lookAgain):
+			return nil, context.Cause(ctx)
+		}
 	}
-	if rec, err = h.refresh(ctx, rec, b); err != nil {
-		return nil, err
-	}
-	if rec.State != StateRunning {
-		return nil, sandboxEnded()
-	}
-	return rec, nil
 }
+
+// usable reports why a sandbox that runs cannot be used: it is being saved before its end.
+func (h *Handler) usable(ctx context.Context, rec *Sandbox) error {
+	s, err := h.pool.Get(ctx, rec.Account, rec.ID)
+	if err != nil {
+		return providerProblem(err)
+	}
+	now, err := s.Record(ctx)
+	if err != nil {
+		return providerProblem(err)
+	}
+	if now.State == pool.StateStopping {
+		return sandboxEnded()
+	}
+	return nil
+}
+
+// lookAgain is how often a sandbox is looked at that another server makes.
+const lookAgain = 250 * time.Millisecond
 
 // streamRun follows a run from the event after a number.
 func (h *Handler) streamRun(w http.ResponseWriter, r *http.Request, followed *run, after uint64) error {
@@ -288,7 +315,7 @@ func (h *Handler) interruptRun(w http.ResponseWriter, r *http.Request, p *Princi
 	switch {
 	case prior != nil:
 	case live != nil:
-		live.stop()
+		live.stop(nil)
 	case rec.State == StateRunning:
 		return lookedAfterElsewhere()
 	}

@@ -1,12 +1,15 @@
 package sandboxhttp
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vivarium-go/vivarium/sandbox"
 )
 
 const (
@@ -23,22 +26,42 @@ func (h *Handler) listSandboxes(w http.ResponseWriter, r *http.Request, p *Princ
 		return err
 	}
 	page := struct {
-		Sandboxes []*Sandbox `json:"sandboxes"`
-		Next      string     `json:"next_cursor,omitempty"`
-	}{}
+		Sandboxes []sandboxOut `json:"sandboxes"`
+		Next      string       `json:"next_cursor,omitempty"`
+	}{Sandboxes: []sandboxOut{}}
 	limit := q.Limit
 	q.Limit++ // to see whether there is another page
-	if page.Sandboxes, err = h.store.Sandboxes(r.Context(), p.Account, q); err != nil {
+	list, err := h.store.Sandboxes(r.Context(), p.Account, q)
+	if err != nil {
 		return err
 	}
-	if len(page.Sandboxes) > limit {
-		page.Sandboxes = page.Sandboxes[:limit]
-		page.Next = encodeCursor(page.Sandboxes[limit-1].position())
+	if len(list) > limit {
+		list = list[:limit]
+		page.Next = encodeCursor(list[limit-1].position())
 	}
-	if page.Sandboxes == nil {
-		page.Sandboxes = []*Sandbox{}
+	endings, err := h.endings(r.Context(), p.Account)
+	if err != nil {
+		return err
+	}
+	for _, rec := range list {
+		page.Sandboxes = append(page.Sandboxes, sandboxOut{rec, endings[rec.ID]})
 	}
 	return h.send(w, http.StatusOK, page)
+}
+
+// endings gives the ends that are close, by the ids of sandboxes.
+func (h *Handler) endings(ctx context.Context, account string) (map[string]*ending, error) {
+	list, err := h.pool.List(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	endings := map[string]*ending{}
+	for _, now := range list {
+		if reason, at, announced := now.Ending(); announced {
+			endings[now.ID] = &ending{reason, at}
+		}
+	}
+	return endings, nil
 }
 
 func listQuery(r *http.Request) (Query, error) {
@@ -76,13 +99,29 @@ func decodeCursor(text string) (Position, bool) {
 	return Position{CreatedAt: time.Unix(0, n).UTC(), ID: id}, true
 }
 
+// sandboxOut is a sandbox as clients read it.
+type sandboxOut struct {
+	*Sandbox
+	// Ending is the end that is close, if nothing is done about it.
+	Ending *ending `json:"ending,omitempty"`
+}
+
+type ending struct {
+	Reason sandbox.End `json:"reason"` // "idle" or "lifetime"
+	At     time.Time   `json:"at"`
+}
+
 func (h *Handler) getSandbox(w http.ResponseWriter, r *http.Request, p *Principal) error {
-	rec, b, err := h.find(r.Context(), p.Account, r.PathValue("id"))
+	rec, _, err := h.find(r.Context(), p.Account, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	if rec, err = h.refresh(r.Context(), rec, b); err != nil {
+	if rec, err = h.refresh(r.Context(), rec); err != nil {
 		return err
 	}
-	return h.send(w, http.StatusOK, rec)
+	endings, err := h.endings(r.Context(), p.Account)
+	if err != nil {
+		return err
+	}
+	return h.send(w, http.StatusOK, sandboxOut{rec, endings[rec.ID]})
 }

@@ -13,9 +13,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/storage"
 	"github.com/vivarium-go/vivarium/storage/storagetest"
@@ -67,15 +69,20 @@ func TestConfigurationReachesTheProvider(t *testing.T) {
 	p := newPlace(t, talk)
 	s := serve(t, p, func(c *sandboxhttp.Config) {
 		c.Sandbox = &sandbox.Config{Env: map[string]string{"BASE": "1"}, Pids: 100, Memory: 1 << 30, Ports: []int{8000}}
+		c.Pool = &pool.Options{Store: &p.pools}
 	})
-	s.create(`{"image_base":"debian:12","dockerfile_commands":["RUN true"],"env":{"KEY":"value"},"cpu":1.5,"memory_mb":512,
+	box := s.create(`{"image_base":"debian:12","dockerfile_commands":["RUN true"],"env":{"KEY":"value"},"cpu":1.5,"memory_mb":512,
 		"disk_mb":10,"timeout_seconds":60,"idle_timeout_seconds":30,
 		"network":{"mode":"allowlist","domains":["example.com"],"cidrs":["192.0.2.0/24"]}}`)
 	cfg := p.only().cfg
-	got := fmt.Sprint(cfg.Image.Base, cfg.Image.Commands, cfg.CPU, cfg.Memory, cfg.Disk, cfg.Pids, cfg.Timeout, cfg.IdleTimeout, cfg.Network, cfg.Env, []string(cfg.Secrets), cfg.Ports)
-	want := "debian:12[RUN true] 1.5 536870912 10485760 100 1m0s 30s {1 [example.com] [192.0.2.0/24]} [BASE=1] [KEY=value] [8000]"
+	got := fmt.Sprint(cfg.Image.Base, cfg.Image.Commands, cfg.CPU, cfg.Memory, cfg.Disk, cfg.Pids, cfg.Network, cfg.Env, []string(cfg.Secrets), cfg.Ports)
+	want := "debian:12[RUN true] 1.5 536870912 10485760 100 {1 [example.com] [192.0.2.0/24]} [BASE=1] [KEY=value] [8000]"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	list, err := p.pools.Records(t.Context(), pool.Query{Pool: "pool", ID: strings.TrimPrefix(box, "/sandbox/")})
+	if err != nil || len(list) != 1 || list[0].Config.Timeout != time.Minute || list[0].Config.IdleTimeout != 30*time.Second {
+		t.Errorf("the pool's records %+v, %v", list, err)
 	}
 	if fields := s.refused(422, "validation_failed", "POST", "/sandbox", `{"env":{"BASE":"2"}}`); !slices.Equal(fields, []string{"env.BASE"}) {
 		t.Errorf("fields %v", fields)
@@ -335,7 +342,7 @@ func boxOf(p *place, record map[string]any) *placeBox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.boxes {
-		if b.info.Name == record["id"] {
+		if b.info.Tags["vivarium.id"] == record["id"] && b.info.State == driver.StateRunning {
 			return b
 		}
 	}

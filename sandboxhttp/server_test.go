@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
@@ -69,6 +70,9 @@ func serve(t testing.TB, p *place, change func(*sandboxhttp.Config)) *server {
 	config := &sandboxhttp.Config{Provider: p.provider(), Auth: byHeader, Logger: slog.New(slog.NewTextHandler(s.log, nil))}
 	if change != nil {
 		change(config)
+	}
+	if config.Store != nil && config.Pool == nil {
+		config.Pool = &pool.Options{Store: &p.pools} // as lasting
 	}
 	h, err := sandboxhttp.New(config)
 	if err != nil {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"time"
 )
 
@@ -73,24 +71,17 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 		select {
 		case <-done:
 		case <-timer.C:
-			return errors.Join(err, fmt.Errorf("sandboxhttp: work has not ended %v after it was cancelled", shutdownGrace))
+			return errors.Join(err, fmt.Errorf("sandboxhttp: work has not ended %v after it was cancelled", shutdownGrace), h.pool.Close())
 		}
 	}
 	h.leave()
-	return errors.Join(err, h.letGo())
-}
-
-// letGo closes the handles on sandboxes.
-func (h *Handler) letGo() error {
-	h.mu.Lock()
-	h.closed = true
-	boxes := slices.Collect(maps.Values(h.boxes))
-	h.mu.Unlock()
-	var errs []error
-	for _, b := range boxes {
-		errs = append(errs, b.close())
+	if err != nil {
+		return errors.Join(err, h.pool.Close())
 	}
-	return errors.Join(errs...)
+	if err := h.pool.Shutdown(ctx); err != nil {
+		return fmt.Errorf("sandboxhttp: shutdown: %w", err)
+	}
+	return nil
 }
 
 // sleep waits for about a time, and reports whether the context goes on.

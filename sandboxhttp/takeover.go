@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/claude/runlog"
-	"github.com/vivarium-go/vivarium/sandbox"
 )
 
 // A server that was killed leaves records in a Store that outlives it: of runs that
@@ -110,49 +109,5 @@ func (h *Handler) making(id string) bool {
 	h.mu.Lock()
 	b := h.boxes[id]
 	h.mu.Unlock()
-	if b == nil {
-		return false
-	}
-	select {
-	case <-b.ready:
-		return false
-	default:
-		return true
-	}
-}
-
-// settleMaking records what has become of a sandbox that its record says is being
-// made, if that is not so. info is what the provider says of it, nil for nothing. One
-// that runs is taken over, unless it has a volume: then it may have a part of the files
-// only, and stays as it is until it ends or is deleted.
-func (h *Handler) settleMaking(ctx context.Context, account, id string, info *sandbox.Info) error {
-	if h.making(id) {
-		return nil
-	}
-	if info == nil {
-		info = &sandbox.Info{State: sandbox.StateEnded, End: sandbox.EndUnknown}
-	}
-	var settled *Sandbox
-	err := h.change(ctx, account, id, func(rec *Sandbox) bool {
-		runs := info.State == sandbox.StateRunning
-		// One that was made here counts as made when its record says so.
-		if rec.State != StateCreating || runs && rec.VolumeName != "" {
-			return false
-		}
-		rec.ProviderID = info.ID
-		rec.observe(info)
-		settled = rec
-		return true
-	})
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	switch {
-	case err != nil || settled == nil:
-	case settled.State == StateRunning:
-		h.countSandbox(settled)
-	case info.ID != "": // else another server may still be making it: its place is let go of when that is too old
-		h.freeSandbox(settled)
-	}
-	return err
+	return b != nil && b.making()
 }

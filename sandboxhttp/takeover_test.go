@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vivarium-go/vivarium/sandbox/driver"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
+	"github.com/vivarium-go/vivarium/storage/storagetest"
 )
 
 // outlived is a server with the records of one that was killed: a sandbox that runs,
@@ -64,42 +64,45 @@ func TestFollowerOfWhatIsGone(t *testing.T) {
 
 // What was being made when the server was killed is taken over, or is over.
 func TestCreationOfAServerThatIsGone(t *testing.T) {
-	for _, look := range []string{"each", "the list"} {
-		t.Run(look, func(t *testing.T) {
-			p, store := newPlace(t, talk), new(sandboxhttp.MemoryStore)
-			volumes := map[string]string{"sb-made": "", "sb-half": "w", "sb-none": ""}
-			for id, volume := range volumes {
-				rec := &sandboxhttp.Sandbox{ID: id, Account: "acme", State: sandboxhttp.StateCreating, CreatedAt: time.Now(), VolumeName: volume}
-				if err := store.SaveSandbox(t.Context(), rec); err != nil {
-					t.Fatal(err)
-				}
-				if id == "sb-none" {
-					continue
-				}
-				tags := map[string]string{"vivarium.id": id, "vivarium.account": "acme"}
-				if _, err := p.Create(t.Context(), &driver.Config{Name: id, Tags: tags}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s := serve(t, p, func(c *sandboxhttp.Config) { c.Store = store })
-			if look == "the list" {
-				s.ask(200, "GET", "/sandbox", "")
-			}
-			for id, want := range map[string]string{"sb-made": "running", "sb-half": "creating", "sb-none": "ended"} {
-				if got := s.ask(200, "GET", "/sandbox/"+id, ""); got["state"] != want || want == "ended" && got["end"] != "unknown" {
-					t.Errorf("%s: %v", id, got)
-				}
-			}
-			if end := s.prompt("/sandbox/sb-made", "1").end(); end["end"] != "completed" {
-				t.Errorf("a run in the one that was taken over ended as %v", end)
-			}
-			s.refused(409, "sandbox_ended", "POST", "/sandbox/sb-half/claude", `{"prompt":"x"}`)
-			for id := range volumes {
-				s.ask(200, "DELETE", "/sandbox/"+id, "")
-			}
-			if p.alive() != 0 {
-				t.Errorf("%d alive", p.alive())
-			}
-		})
+	p, store := newPlace(t, talk), new(sandboxhttp.MemoryStore)
+	bucket := new(storagetest.Memory)
+	first := serve(t, p, volumesIn(bucket))
+	saved := first.create(`{"volume_name":"w"}`)
+	put(t, p, saved, "a.txt", "a")
+	first.ask(200, "DELETE", saved, "")
+	first.close()
+	for id, volume := range map[string]string{"sb-made": "", "sb-full": "w", "sb-none": ""} {
+		leftBox(t, p, store, id, sandboxhttp.StateCreating, volume, id != "sb-none", time.Now())
+	}
+	// Those that did not come to the pool: it may be about to.
+	for id, age := range map[string]time.Duration{"sb-new": 0, "sb-old": time.Hour} {
+		rec := &sandboxhttp.Sandbox{ID: id, Account: "acme", State: sandboxhttp.StateCreating, CreatedAt: time.Now().Add(-age)}
+		if err := store.SaveSandbox(t.Context(), rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t, p, func(c *sandboxhttp.Config) {
+		volumesIn(bucket)(c)
+		c.Store = store
+	})
+	for id, want := range map[string]string{"sb-made": "running", "sb-full": "running", "sb-none": "ended", "sb-new": "creating", "sb-old": "ended"} {
+		if got := s.becomes(id, want); want == "ended" && got["end"] != "unknown" {
+			t.Errorf("%s: %v", id, got)
+		}
+	}
+	if got := have(t, p, "/sandbox/sb-full", "a.txt"); got != "a" {
+		t.Errorf("a.txt is %q", got)
+	}
+	if end := s.prompt("/sandbox/sb-made", "1").end(); end["end"] != "completed" {
+		t.Errorf("a run in the one that was taken over ended as %v", end)
+	}
+	for _, id := range []string{"sb-made", "sb-full", "sb-none", "sb-new", "sb-old"} {
+		s.ask(200, "DELETE", "/sandbox/"+id, "")
+		if got := s.ask(200, "GET", "/sandbox/"+id, ""); got["state"] != "ended" {
+			t.Errorf("%s: %v", id, got)
+		}
+	}
+	if p.alive() != 0 {
+		t.Errorf("%d alive", p.alive())
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
@@ -179,11 +178,11 @@ func (h *Handler) freeSandbox(rec *Sandbox) {
 
 // knowSandbox tells of a sandbox that a server before this one made: the ledger may have
 // begun anew since.
-func (h *Handler) knowSandbox(rec *Sandbox, info *sandbox.Info) {
+func (h *Handler) knowSandbox(rec *Sandbox) {
 	h.mu.Lock()
-	known := h.adopted[rec.Account]
+	known := h.known[rec.Account]
 	h.mu.Unlock()
-	if !known && info.State == sandbox.StateRunning {
+	if !known {
 		h.countSandbox(rec)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 )
 
@@ -58,12 +59,16 @@ func (h *Handler) sandboxGone(ctx context.Context, account, id string) (bool, er
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return false, err
 	}
-	sb, err := h.config.Provider.AttachName(ctx, id)
+	s, lost := h.pool.Get(ctx, account, id)
+	if lost == nil {
+		var now *pool.Record
+		if now, lost = s.Record(ctx); lost == nil && now.State != pool.StateTerminated {
+			return false, nil
+		}
+	}
 	switch {
-	case err == nil:
-		return false, sb.Close()
-	case !errors.Is(err, sandbox.ErrNotFound) && !errors.Is(err, sandbox.ErrEnded):
-		return false, err
+	case lost != nil && !errors.Is(lost, sandbox.ErrNotFound):
+		return false, lost
 	case rec != nil && rec.ProviderID != "": // as freeSandbox, which may not have come to that
 		return true, h.ledger.Add(ctx, made(rec))
 	}

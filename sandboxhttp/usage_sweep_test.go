@@ -2,6 +2,7 @@ package sandboxhttp_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vivarium-go/vivarium/sandbox/driver"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
 	"github.com/vivarium-go/vivarium/storage/storagetest"
@@ -73,7 +75,8 @@ func TestPlacesThatAKilledServerLeaves(t *testing.T) {
 	if err := store.SaveRun(t.Context(), rec); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Create(t.Context(), &driver.Config{Name: "sb-unrecorded"}); err != nil {
+	tags := map[string]string{"vivarium.id": "sb-unrecorded", "vivarium.account": "acme", pool.TagPool: "pool", pool.TagBox: "key-1"}
+	if _, err := p.Create(t.Context(), &driver.Config{Name: "key-1", Tags: tags, Timeout: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -86,7 +89,7 @@ func TestPlacesThatAKilledServerLeaves(t *testing.T) {
 	}
 	close(cli.gate)
 	s.follow("GET", f.run(lives)+"/events", "").end()
-	if got := used(t, l); got.Runs != 1 || got.Sandboxes != 2 {
+	if got := used(t, l); got.Runs != 1 || got.Sandboxes != 3 { // with the one that was adopted
 		t.Errorf("used %+v", got)
 	}
 }
@@ -109,28 +112,24 @@ func TestSandboxThatNobodyCounted(t *testing.T) {
 // be making it, so where nothing is seen of it its place stays for a while.
 func TestPlacesOfCreationsOfAServerThatIsGone(t *testing.T) {
 	p, l, store := newPlace(t, talk), new(usage.Memory), new(sandboxhttp.MemoryStore)
-	for id, volume := range map[string]string{"sb-made": "", "sb-half": "w", "sb-none": "", "sb-over": "w"} {
+	for id, volume := range map[string]string{"sb-made": "", "sb-full": "w", "sb-none": ""} {
 		leave(t, l, usage.KindSandbox, id, id, time.Minute)
-		rec := &sandboxhttp.Sandbox{ID: id, Account: "acme", State: sandboxhttp.StateCreating, CreatedAt: time.Now(), VolumeName: volume}
-		if err := store.SaveSandbox(t.Context(), rec); err != nil {
-			t.Fatal(err)
-		}
-		if id == "sb-none" {
-			continue
-		}
-		tags := map[string]string{"vivarium.id": id, "vivarium.account": "acme"}
-		if _, err := p.Create(t.Context(), &driver.Config{Name: id, Tags: tags}); err != nil {
-			t.Fatal(err)
-		}
+		leftBox(t, p, store, id, sandboxhttp.StateCreating, volume, id != "sb-none", time.Now())
 	}
-	boxOf(p, map[string]any{"id": "sb-over"}).end(driver.EndLifetime)
+	leave(t, l, usage.KindSandbox, "sb-new", "sb-new", time.Minute)
+	rec := &sandboxhttp.Sandbox{ID: "sb-new", Account: "acme", State: sandboxhttp.StateCreating, CreatedAt: time.Now()}
+	if err := store.SaveSandbox(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
 	s := serve(t, p, metered(l, usage.Quota{}, durable(store, nil), volumesIn(new(storagetest.Memory))))
-	s.ask(200, "GET", "/sandbox", "")
-	if got := ids(t, l); !slices.Equal(got, []string{"sb-half", "sb-made", "sb-none"}) {
+	s.becomes("sb-made", "running")
+	s.becomes("sb-full", "running")
+	s.becomes("sb-none", "ended")
+	if got := ids(t, l); !slices.Equal(got, []string{"sb-full", "sb-made", "sb-new"}) {
 		t.Errorf("places %q", got)
 	}
 	counts(t, l, 3, 2)
-	s.ask(200, "DELETE", "/sandbox/sb-half", "")
+	s.ask(200, "DELETE", "/sandbox/sb-full", "")
 	s.ask(200, "DELETE", "/sandbox/sb-made", "")
 	counts(t, l, 1, 2)
 }
@@ -158,15 +157,22 @@ func TestPlacesWithoutAStore(t *testing.T) {
 	}
 }
 
+// deafPool is a pool's store that tells nothing of single sandboxes.
+type deafPool struct{ pool.Store }
+
+func (s deafPool) Records(ctx context.Context, q pool.Query) ([]*pool.Record, error) {
+	if q.ID != "" {
+		return nil, errors.New("db-7 does not answer")
+	}
+	return s.Store.Records(ctx, q)
+}
+
 // What cannot be told whether it is gone stays, and is said in the log.
 func TestSweepThatFails(t *testing.T) {
 	p, l := newPlace(t, talk), newBrittle()
 	leave(t, l.Ledger, usage.KindSandbox, "sb-unknown", "sb-unknown", time.Hour)
-	p.fail("attach", driver.ErrUnavailable)
-	if _, err := p.Create(t.Context(), &driver.Config{Name: "sb-unknown"}); err != nil {
-		t.Fatal(err)
-	}
-	s := serve(t, p, metered(l, usage.Quota{SandboxesAtOnce: 1}, durable(new(sandboxhttp.MemoryStore), nil)))
+	deaf := func(c *sandboxhttp.Config) { c.Pool = &pool.Options{Store: deafPool{&p.pools}} }
+	s := serve(t, p, metered(l, usage.Quota{SandboxesAtOnce: 1}, durable(new(sandboxhttp.MemoryStore), nil), deaf))
 	until(t, "the log says so", func() bool { return strings.Contains(s.log.String(), "cannot free all places") })
 	s.exceeds(usage.LimitSandboxesAtOnce, "delete one first", true, "POST", "/sandbox", "")
 	if !strings.Contains(s.log.String(), "cannot tell of all places") {

@@ -317,14 +317,7 @@ func TestLedgerThatFailsForAWhile(t *testing.T) {
 func TestDayOfASandbox(t *testing.T) {
 	p, l, store := newPlace(t, talk), new(usage.Memory), new(sandboxhttp.MemoryStore)
 	made := time.Now().Add(-48 * time.Hour)
-	tags := map[string]string{"vivarium.id": "sb-1", "vivarium.account": "acme"}
-	if _, err := p.Create(t.Context(), &driver.Config{Name: "sb-1", Tags: tags}); err != nil {
-		t.Fatal(err)
-	}
-	rec := &sandboxhttp.Sandbox{ID: "sb-1", Account: "acme", State: sandboxhttp.StateRunning, ProviderID: p.only().info.ID, CreatedAt: made}
-	if err := store.SaveSandbox(t.Context(), rec); err != nil {
-		t.Fatal(err)
-	}
+	leftBox(t, p, store, "sb-1", sandboxhttp.StateRunning, "", true, made)
 	s := serve(t, p, metered(l, usage.Quota{}, durable(store, nil)))
 	s.ask(200, "DELETE", "/sandbox/sb-1", "")
 	days, err := l.Days(t.Context(), usage.Query{Account: "acme"})

@@ -24,13 +24,30 @@ func (h *Handler) beginTransfer(ctx context.Context, account, sandboxID string, 
 	if h.ledger == nil {
 		return nil, nil
 	}
-	id := string(kind) + "-" + strings.ToLower(rand.Text())
-	t := &transfer{h: h, place: usage.Reservation{Account: account, Kind: kind, ID: id, SandboxID: sandboxID}}
+	t := h.newTransfer(account, sandboxID, kind)
 	_, err := h.take(ctx, t.place)
 	if err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// countTransfer takes the place of one that nobody asked for, whatever the limits are: what
+// is not saved would be lost. The caller ends it.
+func (h *Handler) countTransfer(ctx context.Context, account, sandboxID string, kind usage.Kind) *transfer {
+	if h.ledger == nil {
+		return nil
+	}
+	t := h.newTransfer(account, sandboxID, kind)
+	if _, err := h.ledger.Reserve(ctx, t.place); err != nil {
+		h.log.Error("cannot take the place of a transfer; it is counted when it has ended", "sandbox", sandboxID, "error", err)
+	}
+	return t
+}
+
+func (h *Handler) newTransfer(account, sandboxID string, kind usage.Kind) *transfer {
+	id := string(kind) + "-" + strings.ToLower(rand.Text())
+	return &transfer{h: h, place: usage.Reservation{Account: account, Kind: kind, ID: id, SandboxID: sandboxID}}
 }
 
 // saved takes over what a version added to the bucket.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/storage"
 )
 
@@ -61,11 +62,7 @@ func (h *Handler) postSync(w http.ResponseWriter, r *http.Request, p *Principal)
 			return err
 		}
 		opts := saveOptions{author: p.author(), note: q.note, parent: q.parent, progress: t.tell("saving")}
-		return h.beginWork(b, false, t, func(ctx context.Context, counted *transfer) (*answer, error) {
-			sb, err := b.sandbox(ctx, rec)
-			if err != nil {
-				return nil, err
-			}
+		return h.beginWork(b, false, t, func(ctx context.Context, sb *sandbox.Sandbox, counted *transfer) (*answer, error) {
 			v, head, err := b.save(ctx, sb, opts)
 			counted.saved(v)
 			switch {
@@ -100,11 +97,7 @@ func (h *Handler) postRestore(w http.ResponseWriter, r *http.Request, p *Princip
 		if err := h.noRunElsewhere(r.Context(), b); err != nil {
 			return err
 		}
-		return h.beginWork(b, true, t, func(ctx context.Context, counted *transfer) (*answer, error) {
-			sb, err := b.sandbox(ctx, rec)
-			if err != nil {
-				return nil, err
-			}
+		return h.beginWork(b, true, t, func(ctx context.Context, sb *sandbox.Sandbox, counted *transfer) (*answer, error) {
 			v, err := b.restore(ctx, sb, id, counted.counting(t.tell("restoring")))
 			if err != nil {
 				return nil, err

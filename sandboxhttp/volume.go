@@ -16,6 +16,7 @@ var errKeysGone = errors.New("the server was started anew, and no longer has the
 // saveOptions are what a save does that another does not.
 type saveOptions struct {
 	author, note, parent string // an empty parent: what the sandbox knows of
+	last                 bool   // the sandbox is deleted then
 	progress             func(storage.Progress)
 }
 
@@ -44,9 +45,9 @@ func (b *box) save(ctx context.Context, sb *sandbox.Sandbox, opts saveOptions) (
 		v, err = volume.Sync(ctx, sb, sb.Dir())
 		switch {
 		case err == nil:
-			return v, "", b.recordFiles(ctx, v, v.ID)
+			return v, "", b.recordSaved(ctx, v, v.ID, opts.last)
 		case errors.As(err, &conflict) && conflict.Kept != nil:
-			return conflict.Kept, conflict.Head, b.recordFiles(ctx, conflict.Kept, rec.Head)
+			return conflict.Kept, conflict.Head, b.recordSaved(ctx, conflict.Kept, rec.Head, opts.last)
 		case !errors.Is(err, storage.ErrConflict):
 			return nil, "", err
 		}
@@ -115,13 +116,18 @@ func noVersion() *problem {
 
 // recordFiles records which version the sandbox's files are.
 func (b *box) recordFiles(ctx context.Context, v *storage.Version, head string) error {
+	return b.recordSaved(ctx, v, head, false)
+}
+
+// recordSaved also records whether the sandbox is deleted with them.
+func (b *box) recordSaved(ctx context.Context, v *storage.Version, head string, last bool) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer stop()
 	err := b.h.change(ctx, b.account, b.id, func(rec *Sandbox) bool {
 		if rec.State == StateEnded {
 			return false
 		}
-		rec.Version, rec.Head = recordVersion(v), head
+		rec.Version, rec.Head, rec.Saved = recordVersion(v), head, last
 		return true
 	})
 	if errors.Is(err, ErrNotFound) { // the sandbox was forgotten meanwhile; the version was made

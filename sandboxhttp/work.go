@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
@@ -14,6 +15,7 @@ import (
 // volumeWork is a save or a restore of a sandbox's files. One goes on at a time.
 type volumeWork struct {
 	restores bool
+	using    atomic.Bool // it has the sandbox, and does not wait for it
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	done     chan struct{} // closed when nothing of it touches the files any more
@@ -25,7 +27,7 @@ var workEvents = lastEvents{result: "result", problem: "problem"}
 // beginWork does fn with a sandbox's files, whether anybody waits for it or not.
 // Where fn takes too long everybody is told; the place is free again when fn has
 // returned, as two restores at once would spoil the files.
-func (h *Handler) beginWork(b *box, restores bool, t *task, fn func(context.Context, *transfer) (*answer, error)) error {
+func (h *Handler) beginWork(b *box, restores bool, t *task, fn func(context.Context, *sandbox.Sandbox, *transfer) (*answer, error)) error {
 	w := &volumeWork{restores: restores, done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancelCause(h.ctx)
 	if err := b.takeWork(w); err != nil {
@@ -50,7 +52,13 @@ func (h *Handler) beginWork(b *box, restores bool, t *task, fn func(context.Cont
 		given, err = bounded(ctx, func(ctx context.Context) (*answer, error) {
 			defer b.leaveWork(w)
 			defer counted.end()
-			return fn(ctx, counted)
+			sb, release, err := b.use(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+			w.using.Store(true)
+			return fn(ctx, sb, counted)
 		})
 		if err != nil {
 			err = h.workProblem(ctx, restores, err)
@@ -100,6 +108,13 @@ func (h *Handler) noRunElsewhere(ctx context.Context, b *box) error {
 		}
 	}
 	return err
+}
+
+// restoring reports whether a version is being written into the sandbox.
+func (b *box) restoring() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.work != nil && b.work.restores && b.work.using.Load()
 }
 
 func (b *box) leaveWork(w *volumeWork) {

@@ -41,6 +41,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude"
 	"github.com/vivarium-go/vivarium/examples/internal/model"
 	"github.com/vivarium-go/vivarium/examples/internal/place"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 )
 
@@ -65,7 +66,11 @@ func main() {
 }
 
 // settings are the command line's.
-type settings struct{ addr, data, token, driver, image, database string }
+type settings struct {
+	addr, data, token, driver, image, database string
+	idle                                       time.Duration
+	spares                                     int
+}
 
 func parse(args []string, getenv func(string) string, stderr io.Writer) (*settings, error) {
 	s := &settings{}
@@ -77,8 +82,13 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*settin
 	flags.StringVar(&s.database, "database", "", "`URL` of the PostgreSQL database for records and logs, postgres://… (default: VIVARIUM_DATABASE_URL, which other users of this machine cannot see; without that files below -data)")
 	flags.StringVar(&s.driver, "driver", "local", "where sandboxes run: `local or modal`")
 	flags.StringVar(&s.image, "image", "", "with -driver modal, an `IMAGE` that has Claude Code, and node or python3 (default: node:22-slim, in which Modal installs it)")
+	flags.DurationVar(&s.idle, "idle", time.Hour, "end a sandbox that nobody has used for this `TIME`, after saving its volume; 0 is 24 hours after it was made")
+	flags.IntVar(&s.spares, "spares", 0, "keep `N` sandboxes ready for who asks")
 	if err := flags.Parse(args); err != nil {
 		return nil, flag.ErrHelp
+	}
+	if s.idle < 0 || s.spares < 0 {
+		return nil, errors.New("-idle and -spares: use 0 or more")
 	}
 	if flags.NArg() > 0 { // which may be a secret whose flag was forgotten
 		return nil, errors.New("there are arguments that belong to no flag; see -h")
@@ -152,6 +162,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	living, err := s.pool(ctx, store)
+	if err != nil {
+		return err
+	}
 	handler, err := sandboxhttp.New(&sandboxhttp.Config{
 		Provider: at.Provider,
 		Auth:     auth,
@@ -159,6 +173,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		// The sandbox is the limit: Claude may do in it what it likes.
 		Claude:  &claude.Options{Endpoint: api.Endpoint, PermissionMode: claude.PermissionBypass},
 		Volumes: volumes.open,
+		Pool:    living,
 		Store:   store,
 		Logs:    store.logs,
 		Usage:   store.Ledger(),
@@ -183,6 +198,26 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	fmt.Fprintf(stdout, "Claude Code %s is ready on http://%s\n", at.Version, listener.Addr())
 	return serve(ctx, listener, mux, handler, stdout)
+}
+
+// modalCap is how long Modal lets a sandbox live.
+const modalCap = 24 * time.Hour
+
+// pool says how sandboxes live. It is called after its records, so that two servers which
+// share an account of Modal's and no records do not end each other's sandboxes.
+func (s *settings) pool(ctx context.Context, store *records) (*pool.Options, error) {
+	id, err := store.ID(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := &pool.Options{Store: store.Pool(), Name: "server-" + id, Idle: s.idle}
+	if s.driver == "modal" {
+		o.Cap = modalCap
+	}
+	if s.spares > 0 {
+		o.Spares = []pool.Spare{{N: s.spares}}
+	}
+	return o, nil
 }
 
 func newPage(api *model.API) (http.Handler, error) {

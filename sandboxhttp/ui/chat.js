@@ -114,7 +114,7 @@ export class Chat {
   #drawBar() {
     const s = this.sandbox;
     const saving = this.#page.isSaving(s.id);
-    const state = saving ? (s.volume_name ? "Saving…" : "Deleting…") : s.state === "ended" ? "Ended" : s.state === "creating" ? "Being created" : s.expires_at ? `Ends ${ago(s.expires_at)}` : "Running";
+    const state = saving ? (s.volume_name ? "Saving…" : "Deleting…") : s.state === "ended" ? "Ended" : s.state === "creating" ? "Being created" : s.ending?.reason === "idle" ? `Unused, ends ${ago(s.ending.at)}` : s.expires_at ? `Ends ${ago(s.expires_at)}` : "Running";
     const says = JSON.stringify([s, saving, state]);
     if (says === this.#says) return; // a click on what is there must not be lost
     this.#says = says;

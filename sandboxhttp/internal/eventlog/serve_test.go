@@ -181,6 +181,29 @@ func TestAStuckClientIsGivenUpAndHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// What cannot be read now is no gap: who follows asks again.
+func TestOlderEventsThatCannotBeRead(t *testing.T) {
+	failure := errors.New("the database is down")
+	for want, fails := range map[string]error{
+		"event: reconnect\ndata: {}\n\n": failure,
+		"event: gap\ndata: {\"from\":3,\"to\":4}\n\nid: 5\nevent: end\ndata: {}\n\ndata: [DONE]\n\n": nil,
+	} {
+		l := eventlog.NewAt(1<<20, 4, func(_ context.Context, from, _ uint64) iter.Seq2[eventlog.Event, error] {
+			return func(yield func(eventlog.Event, error) bool) {
+				if yield(eventlog.Event{ID: from, Data: []byte("two")}, nil) && fails != nil {
+					yield(eventlog.Event{}, fails)
+				}
+			}
+		})
+		l.End("end", []byte("{}"))
+		w := &recorder{header: http.Header{}}
+		err := eventlog.Timing{}.Serve(w, httptest.NewRequest(http.MethodGet, "/", nil), l, 1)
+		if got := w.sent(); got != "id: 2\ndata: two\n\n"+want || !errors.Is(err, fails) {
+			t.Errorf("after %v: %q, %v", fails, got, err)
+		}
+	}
+}
+
 func TestTheHeaderDoesNotWaitForAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &recorder{header: http.Header{}}
