@@ -92,7 +92,7 @@ func (b *box) live(ctx context.Context) (err error) {
 	if b.id, err = b.c.create(ctx, b.name); err != nil {
 		return fmt.Errorf("%s: %w", b.name, err)
 	}
-	if b.sb, err = b.p.AttachName(ctx, b.id); err != nil {
+	if b.sb, err = b.find(ctx); err != nil {
 		return fmt.Errorf("%s was made: %w", b.id, err)
 	}
 	defer b.sb.Close()
@@ -113,13 +113,24 @@ func (b *box) live(ctx context.Context) (err error) {
 		return fmt.Errorf("delete %s: %w", b.id, err)
 	}
 	b.progress.Add(boxLines)
-	switch _, err := b.p.AttachName(ctx, b.id); {
+	switch _, err := b.find(ctx); {
 	case err == nil:
 		return fmt.Errorf("%s was deleted and is there", b.id)
 	case !errors.Is(err, sandbox.ErrNotFound) && !errors.Is(err, sandbox.ErrEnded):
 		return err
 	}
 	return nil
+}
+
+// find attaches to the sandbox.
+func (b *box) find(ctx context.Context) (*sandbox.Sandbox, error) {
+	for info, err := range b.p.List(ctx, &sandbox.ListOptions{Tags: map[string]string{"vivarium.id": b.id}}) {
+		if err != nil {
+			return nil, err
+		}
+		return b.p.Attach(ctx, info.ID)
+	}
+	return nil, sandbox.ErrNotFound
 }
 
 // live begins the run and follows it to its end.

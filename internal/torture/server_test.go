@@ -24,6 +24,7 @@ import (
 	"github.com/vivarium-go/vivarium/internal/pgtest"
 	"github.com/vivarium-go/vivarium/sandbox"
 	"github.com/vivarium-go/vivarium/sandbox/localbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/sandboxhttp/sqlstore"
 )
@@ -62,7 +63,7 @@ func serve(text string) (err error) {
 		return err
 	}
 	defer logs.Close()
-	handler, err := sandboxhttp.New(&sandboxhttp.Config{
+	handler, err := openHandler(ctx, &sandboxhttp.Config{
 		Provider: p,
 		Auth: func(*http.Request) (*sandboxhttp.Principal, error) {
 			return &sandboxhttp.Principal{Account: account}, nil
@@ -73,6 +74,7 @@ func serve(text string) (err error) {
 			Endpoint: claude.Endpoint{Handler: claudetest.NewHandler(claudetest.Prompted(), &claudetest.Options{Keep: -1})},
 		},
 		Limits: sandboxhttp.Limits{Sandboxes: 1000, Ended: 1000},
+		Pool:   &pool.Options{Store: store.Pool(), Lease: 3 * time.Second, Interval: time.Second, Sweep: 5 * time.Second},
 		Store:  store, Logs: logs, Usage: store.Ledger(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -120,6 +122,17 @@ func openRecords(ctx context.Context, db *sql.DB, url string) (store *sqlstore.S
 		pause(ctx)
 	}
 	return nil, nil, err
+}
+
+// openHandler tries until the database is there.
+func openHandler(ctx context.Context, config *sandboxhttp.Config) (handler *sandboxhttp.Handler, err error) {
+	for range 400 {
+		if handler, err = sandboxhttp.New(config); err == nil {
+			return handler, nil
+		}
+		pause(ctx)
+	}
+	return nil, err
 }
 
 // server is a process that serves, and the one that takes its place when it was killed.
