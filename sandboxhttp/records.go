@@ -34,20 +34,14 @@ func (h *Handler) find(ctx context.Context, account, id string) (*Sandbox, *box,
 // adopt looks once for sandboxes that have no record, and once for those of an account:
 // what an earlier server knew of them may be known no more.
 func (h *Handler) adopt(ctx context.Context, account string) error {
-	h.mu.Lock()
-	swept, known := h.swept, h.known[account]
-	h.mu.Unlock()
-	if !swept {
-		switch err := h.pool.Sweep(ctx); {
-		case errors.Is(err, pool.ErrClosed):
-			return nil // what is known can be read
-		case err != nil:
-			return providerProblem(err)
-		}
-		h.mu.Lock()
-		h.swept = true
-		h.mu.Unlock()
+	if err := h.findLost(ctx); errors.Is(err, pool.ErrClosed) {
+		return nil // what is known can be read
+	} else if err != nil {
+		return providerProblem(err)
 	}
+	h.mu.Lock()
+	known := h.known[account]
+	h.mu.Unlock()
 	if known {
 		return nil
 	}
@@ -60,6 +54,23 @@ func (h *Handler) adopt(ctx context.Context, account string) error {
 	h.mu.Lock()
 	h.known[account] = true
 	h.mu.Unlock()
+	return nil
+}
+
+// findLost looks once for sandboxes that have no record.
+func (h *Handler) findLost(ctx context.Context) error {
+	h.mu.Lock()
+	swept := h.swept
+	h.mu.Unlock()
+	if swept {
+		return nil
+	}
+	if err := h.pool.Sweep(ctx); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.swept = true
 	return nil
 }
 

@@ -142,8 +142,15 @@ func (h *Handler) awaitRunning(ctx context.Context, rec *Sandbox, b *box) (*Sand
 	}
 }
 
-// usable reports why a sandbox that runs cannot be used: it is being saved before its end.
+// usable reports why a sandbox that runs cannot be used: it is being saved before its end,
+// or this server ends.
 func (h *Handler) usable(ctx context.Context, rec *Sandbox) error {
+	h.mu.Lock()
+	closing := h.closing
+	h.mu.Unlock()
+	if closing {
+		return shuttingDown()
+	}
 	s, err := h.pool.Get(ctx, rec.Account, rec.ID)
 	if err != nil {
 		return providerProblem(err)

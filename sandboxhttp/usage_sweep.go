@@ -29,6 +29,9 @@ func (h *Handler) sweep() {
 
 // releaseGone frees those of a query's places that are used no more, and counts them.
 func (h *Handler) releaseGone(ctx context.Context, q usage.Query) (int, error) {
+	if err := h.findLost(ctx); err != nil { // which would seem to be gone
+		return 0, err
+	}
 	q.To = time.Now().Add(-placeAge)
 	return usage.ReleaseGone(ctx, h.ledger, q, h.gone)
 }
