@@ -92,13 +92,14 @@ func (r *run) finish(result *claude.ResultMessage, err error) bool {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(r.ctx), cleanUpTime)
 	defer stop()
 	r.removeJob(ctx)
+	if errors.Is(err, errGone) {
+		r.box.forgetRun(r.id) // its end comes after whatever a follower has seen: see past
+	}
 	// Who has seen the end finds it recorded, and the conversation free.
 	close(r.done)
 	r.log.End("end", rec.endEvent())
 	r.let()
-	if errors.Is(err, errGone) {
-		r.box.forgetRun(r.id) // its end comes after whatever a follower has seen: see past
-	} else {
+	if !errors.Is(err, errGone) {
 		r.h.events.add(r.log)
 	}
 	r.h.retainRuns(ctx, r.box)
