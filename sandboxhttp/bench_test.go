@@ -19,6 +19,7 @@ import (
 	"github.com/vivarium-go/vivarium/claude/runlog"
 	"github.com/vivarium-go/vivarium/internal/figure"
 	"github.com/vivarium-go/vivarium/sandbox"
+	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/sandboxhttp/internal/eventlog"
 )
@@ -239,7 +240,7 @@ func BenchmarkDurableLatency(b *testing.B) {
 		b.Fatal(err)
 	}
 	s := localServer(b, localPlace(b), func(c *sandboxhttp.Config) {
-		c.Store, c.Logs = new(sandboxhttp.MemoryStore), logs
+		c.Store, c.Pool, c.Logs = new(sandboxhttp.MemoryStore), &pool.Options{Store: new(pool.MemoryStore)}, logs
 		c.Sandbox = &sandbox.Config{Mounts: []sandbox.Mount{{Source: self, Target: "/opt/fake/" + paceName}}, Timeout: 10 * time.Minute}
 		c.Claude = &claude.Options{CLIPath: "/opt/fake/" + paceName}
 	})
