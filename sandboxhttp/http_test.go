@@ -1,6 +1,7 @@
 package sandboxhttp_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -260,6 +261,7 @@ func TestAbortIsLeftToTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = h.Shutdown(context.Background()) })
 	defer func() {
 		if err, ok := recover().(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 			t.Errorf("recovered %v", err)
@@ -294,7 +296,7 @@ func FuzzBody(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	p := newPlace(f, talk)
-	p.fail("create", driver.ErrExhausted)
+	p.fail("create", driver.ErrInvalid) // which is not tried again
 	h, err := sandboxhttp.New(&sandboxhttp.Config{Provider: p.provider(), Auth: byHeader})
 	if err != nil {
 		f.Fatal(err)
