@@ -179,6 +179,27 @@ func (c *Config) Validate() error {
 	return err
 }
 
+// WithoutSecrets gives a copy that can be kept or shown, without Secrets and the
+// Credentials of a registry and of buckets, and reports whether there were any. It shares the
+// rest with c. Of nil it is the zero Config.
+func (c *Config) WithoutSecrets() (bare Config, had bool) {
+	if c == nil {
+		return bare, false
+	}
+	bare = *c
+	had, bare.Secrets = len(c.Secrets) > 0, nil
+	if r := c.Image.Registry; r != nil {
+		registry := *r
+		had, registry.Credentials = had || len(r.Credentials) > 0, nil
+		bare.Image.Registry = &registry
+	}
+	bare.Buckets = slices.Clone(c.Buckets)
+	for i := range bare.Buckets {
+		had, bare.Buckets[i].Credentials = had || len(bare.Buckets[i].Credentials) > 0, nil
+	}
+	return bare, had
+}
+
 // lower checks the configuration and gives the driver's form of it.
 func (c *Config) lower() (*driver.Config, error) {
 	if c == nil {

@@ -202,3 +202,24 @@ func checkLowered(t *testing.T, c *driver.Config) {
 		t.Errorf("port %d, CPU %v", c.Ports[0], c.CPU)
 	}
 }
+
+func TestWithoutSecrets(t *testing.T) {
+	secret := map[string]sandbox.Secret{"KEY": sandbox.NewSecret("value")}
+	for name, c := range map[string]*sandbox.Config{
+		"nil": nil, "none": {CPU: 1},
+		"secrets":  {CPU: 1, Secrets: secret},
+		"registry": {CPU: 1, Image: sandbox.Image{Registry: &sandbox.Registry{Credentials: secret}}},
+		"bucket":   {CPU: 1, Buckets: []sandbox.BucketMount{{Bucket: "b", Credentials: secret}}},
+	} {
+		bare, had := c.WithoutSecrets()
+		if want := name != "nil" && name != "none"; had != want {
+			t.Errorf("%s: had secrets: %v", name, had)
+		}
+		if _, still := bare.WithoutSecrets(); still || c != nil && bare.CPU != 1 {
+			t.Errorf("%s: what is left is %+v", name, bare)
+		}
+		if _, has := c.WithoutSecrets(); has != had {
+			t.Errorf("%s: the configuration itself was changed", name)
+		}
+	}
+}

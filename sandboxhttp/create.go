@@ -103,7 +103,8 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 		}
 	}
 	if c.bare = len(q.env) == 0 && h.config.Admit == nil; c.bare {
-		c.config = withoutSecrets(c.config) // so that a spare can be claimed, which has the server's
+		bare, _ := c.config.WithoutSecrets() // so that a spare can be claimed, which has the server's
+		c.config = &bare
 	}
 	if c.volume != nil {
 		if c.fill, err = h.beginTransfer(ctx, p.Account, c.rec.ID, usage.KindRestore); err != nil {

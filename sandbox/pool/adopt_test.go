@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,6 +153,51 @@ func TestEnding(t *testing.T) {
 		release()
 		if _, _, announced := record(t, s).Ending(); announced {
 			t.Error("the end is announced still")
+		}
+	})
+}
+
+// barred is a place that lets nobody at its sandboxes.
+type barred struct {
+	*place
+	why atomic.Pointer[error]
+}
+
+func (b *barred) Attach(ctx context.Context, id string) (driver.Sandbox, error) {
+	if why := b.why.Load(); why != nil {
+		return nil, *why
+	}
+	return b.place.Attach(ctx, id)
+}
+
+// One sandbox that cannot be ended is not in the way of the others, and what a list of the
+// provider shows that has ended is not adopted.
+func TestSweepGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		place, opts := &barred{place: w.place}, w.adopts()
+		opts.Provider = sandbox.NewProvider(place)
+		p := w.open(t, opts)
+		made := func(name string, tags map[string]string) {
+			tags[pool.TagPool], tags[pool.TagBox] = "pool", name
+			if _, err := w.place.Create(t.Context(), &driver.Config{Name: name, Tags: tags, Timeout: 24 * time.Hour}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		unavailable, ended := error(driver.ErrUnavailable), error(driver.ErrEnded)
+		place.why.Store(&unavailable)
+		made("sb-stubborn-1", map[string]string{})
+		time.Sleep(2 * time.Minute) // fake
+		if err := p.Sweep(t.Context()); err != nil || w.place.named("sb-stubborn-1") == nil {
+			t.Errorf("Sweep: %v", err)
+		}
+		place.why.Store(&ended)
+		made("sb-ghost-1", map[string]string{"owner": "acme", "id": "ghost"})
+		if err := p.Sweep(t.Context()); err != nil {
+			t.Errorf("Sweep: %v", err)
+		}
+		if list, err := p.List(t.Context(), "acme"); err != nil || len(list) != 0 {
+			t.Errorf("%d were adopted, %v", len(list), err)
 		}
 	})
 }

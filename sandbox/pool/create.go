@@ -61,8 +61,8 @@ func (p *Pool) newRecord(owner string, config *Config) (*Record, error) {
 	if err := checkConfig(config.Sandbox); err != nil {
 		return nil, err
 	}
-	r := p.blank(config.Sandbox)
-	if p.opts.Cap > 0 && p.opts.Configure == nil && config.Sandbox != nil && hasSecrets(config.Sandbox) {
+	r, secret := p.blank(config.Sandbox)
+	if p.opts.Cap > 0 && p.opts.Configure == nil && secret {
 		return nil, fmt.Errorf("%w: Sandbox has secrets, which a successor could not be given: set Options.Configure", sandbox.ErrInvalid)
 	}
 	r.Owner, r.Labels = owner, config.Labels
@@ -80,13 +80,15 @@ func (p *Pool) newRecord(owner string, config *Config) (*Record, error) {
 	return r, nil
 }
 
-// blank is a record of what is to be made, by this process.
-func (p *Pool) blank(config *sandbox.Config) *Record {
+// blank is a record of what is to be made, by this process. secret says that there is more
+// to it than the record has.
+func (p *Pool) blank(config *sandbox.Config) (r *Record, secret bool) {
 	at, key := now(), "sb-"+strings.ToLower(rand.Text())
+	bare, secret := config.WithoutSecrets()
 	return &Record{
-		Pool: p.opts.Name, Key: key, ID: key, State: StateCreating, Config: withoutSecrets(config),
+		Pool: p.opts.Name, Key: key, ID: key, State: StateCreating, Config: bare,
 		CreatedAt: at, ActiveAt: at, Lease: p.lease(),
-	}
+	}, secret
 }
 
 // await saves the intent, and waits for what is made of it. The work is there before the

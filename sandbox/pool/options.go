@@ -167,7 +167,7 @@ func (o *Options) check() error {
 		if err := checkConfig(s.Config); err != nil {
 			bad = append(bad, fmt.Errorf("Options.Spares[%d]: %w", i, err))
 		}
-		if s.Config != nil && hasSecrets(s.Config) {
+		if _, secret := s.Config.WithoutSecrets(); secret {
 			bad = append(bad, fmt.Errorf("Options.Spares[%d]: has secrets; give them with Options.Configure", i))
 		}
 	}

@@ -230,39 +230,10 @@ func (r *Record) owns(name, id string) bool {
 	return false
 }
 
-// withoutSecrets gives what a record may hold of a configuration.
-func withoutSecrets(c *sandbox.Config) sandbox.Config {
-	var kept sandbox.Config
-	if c != nil {
-		kept = *c
-	}
-	kept.Secrets = nil
-	if kept.Image.Registry != nil {
-		registry := *kept.Image.Registry
-		registry.Credentials = nil
-		kept.Image.Registry = &registry
-	}
-	kept.Buckets = append([]sandbox.BucketMount(nil), kept.Buckets...)
-	for i := range kept.Buckets {
-		kept.Buckets[i].Credentials = nil
-	}
-	return kept
-}
-
-// hasSecrets reports whether withoutSecrets leaves something away.
-func hasSecrets(c *sandbox.Config) bool {
-	for _, b := range c.Buckets {
-		if len(b.Credentials) > 0 {
-			return true
-		}
-	}
-	return len(c.Secrets) > 0 || c.Image.Registry != nil && len(c.Image.Registry.Credentials) > 0
-}
-
 // kind is the same for configurations of which a spare can stand in for another:
 // limits of time are kept by the pool.
 func kind(c *sandbox.Config) (string, error) {
-	kept := withoutSecrets(c)
+	kept, _ := c.WithoutSecrets()
 	kept.Timeout, kept.IdleTimeout = 0, 0
 	data, err := json.Marshal(kept)
 	if err != nil {

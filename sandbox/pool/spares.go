@@ -13,7 +13,7 @@ import (
 // claim gives a spare to the owner of r, nil where none fits. That is one change of the
 // spare's record: nothing is asked of the provider, unless there is something to fill in.
 func (p *Pool) claim(ctx context.Context, r *Record, config *sandbox.Config) (*Sandbox, error) {
-	if len(p.spares) == 0 || config != nil && hasSecrets(config) {
+	if _, secret := config.WithoutSecrets(); secret || len(p.spares) == 0 {
 		return nil, nil
 	}
 	k, err := kind(config)
@@ -92,7 +92,7 @@ func (p *Pool) makeSpare(k string, config *sandbox.Config) error {
 	default:
 		return nil
 	}
-	r := p.blank(config)
+	r, _ := p.blank(config)
 	r.Spare, r.ExpiresAt = k, r.CreatedAt.Add(p.opts.SpareAge)
 	r.Box = r.nextBox(r.CreatedAt.Add(p.boxTime(r, r.CreatedAt)))
 	w, err := p.begin(r.Key, func(w *work) {

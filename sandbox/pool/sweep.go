@@ -133,8 +133,9 @@ func (p *Pool) adoptBox(ctx context.Context, key string, info *sandbox.Info) (ad
 // that boxTime gives, so that tells its own.
 func (p *Pool) found(key string, info *sandbox.Info, config *Config) *Record {
 	name := info.Tags[TagBox]
+	bare, _ := config.Sandbox.WithoutSecrets()
 	r := &Record{
-		Pool: p.opts.Name, Key: key, ID: cmp.Or(config.ID, key), Labels: config.Labels, Config: withoutSecrets(config.Sandbox),
+		Pool: p.opts.Name, Key: key, ID: cmp.Or(config.ID, key), Labels: config.Labels, Config: bare,
 		State: StateRunning, CreatedAt: info.CreatedAt.UTC(), ActiveAt: now(),
 		Box: Box{Name: name, ID: info.ID, ExpiresAt: info.ExpiresAt.UTC()},
 	}
