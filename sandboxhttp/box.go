@@ -22,7 +22,7 @@ type box struct {
 	opening sync.Mutex // held while volume is being got
 	taking  sync.Mutex // held while a run is taken over
 
-	secrets map[string]sandbox.Secret // that came with the request; nil where it had none, or another server took it
+	secrets map[string]sandbox.Secret // where they are not the server's; nil where they are, or are not known here
 
 	mu       sync.Mutex
 	volume   *storage.Volume

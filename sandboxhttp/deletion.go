@@ -59,7 +59,7 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 		return err
 	}
 	if b.left != nil && rec.State != StateEnded {
-		return h.awaitLeft(r.Context(), w, b)
+		return h.endLeft(w, b)
 	}
 	if rec.State != StateEnded {
 		if ended, err := h.awaitDeletion(r.Context(), b, sync, p.author()); err != nil || !ended {
@@ -76,8 +76,8 @@ func (h *Handler) deleteSandbox(w http.ResponseWriter, r *http.Request, p *Princ
 	return h.send(w, http.StatusOK, answer)
 }
 
-// awaitLeft has the pool try once more to end what was not made.
-func (h *Handler) awaitLeft(ctx context.Context, w http.ResponseWriter, b *box) error {
+// endLeft has the pool try once more to end what was not made.
+func (h *Handler) endLeft(w http.ResponseWriter, b *box) error {
 	if err := h.terminate(b, true); err != nil {
 		return err
 	}
@@ -170,8 +170,13 @@ func (h *Handler) delete(b *box, d *deletion) error {
 		err = h.saveUnlessGivenUp(d, b)
 	}
 	ending := gone(err) // by itself, or the pool is about to: it saves then
-	if err != nil && !ending {
+	switch {
+	case err != nil && !ending:
 		return providerProblem(err)
+	case ending:
+		if rec, err := h.refresh(h.ctx, rec); err == nil && rec.State == StateEnded {
+			return nil // its record says how
+		}
 	}
 	b.giveUpWork(errDeleting)
 	return h.terminate(b, !ending || !d.sync)

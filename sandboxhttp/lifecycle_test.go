@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/vivarium-go/vivarium/sandbox/pool"
 	"github.com/vivarium-go/vivarium/sandboxhttp"
 	"github.com/vivarium-go/vivarium/sandboxhttp/usage"
+	"github.com/vivarium-go/vivarium/storage"
 	"github.com/vivarium-go/vivarium/storage/storagetest"
 )
 
@@ -433,4 +437,69 @@ func TestRecordThatIsLost(t *testing.T) {
 	if got := s.ask(200, "DELETE", box, ""); got["version"] == nil {
 		t.Errorf("deleted: %v", got)
 	}
+}
+
+// A successor that cannot be made now is not a reason to stop what runs, or to save half of
+// a version.
+func TestSuccessorThatCannotBeMade(t *testing.T) {
+	cap := pool.Options{Cap: 24 * time.Hour, Interval: 100 * time.Millisecond}
+	t.Run("environment not known", func(t *testing.T) {
+		cli, store := newPaced(), new(sandboxhttp.MemoryStore)
+		p := newPlace(t, cli.play)
+		with := join(volumesIn(new(storagetest.Memory)), durable(store, nil), living(p, cap))
+		first := serve(t, p, with)
+		box := first.create(`{"volume_name":"w","env":{"KEY":"value"}}`)
+		first.shutdown()
+		s := serve(t, p, with)
+		f := s.prompt(box, "go")
+		f.must()
+		expire(t, p, 20*time.Minute)
+		until(t, "it was tried", func() bool { return strings.Contains(s.log.String(), "no longer has the environment variables") })
+		close(cli.gate)
+		if end := f.end(); end["end"] != "completed" {
+			t.Errorf("the run ended as %v", end)
+		}
+		if got := s.versions(box, "?limit=10"); len(got) != 0 {
+			t.Errorf("versions %v", got)
+		}
+	})
+	t.Run("being restored", func(t *testing.T) {
+		bucket := &halting{Bucket: new(storagetest.Memory), asked: make(chan struct{}), gate: make(chan struct{})}
+		p := newPlace(t, talk)
+		s := serve(t, p, join(volumesIn(bucket), living(p, cap)))
+		box := s.create(`{"volume_name":"w"}`)
+		put(t, p, box, "a.txt", "a")
+		version := s.ask(201, "POST", box+"/sync", "")["id"].(string)
+		put(t, p, box, "a.txt", "b")
+		bucket.halts.Store(true)
+		done := make(chan int, 1)
+		go func() { done <- s.request("POST", box+"/restore", fmt.Sprintf(`{"version":%q}`, version)).StatusCode }()
+		<-bucket.asked
+		expire(t, p, 20*time.Minute)
+		until(t, "it was tried", func() bool { return strings.Contains(s.log.String(), "a version is being restored") })
+		bucket.halts.Store(false)
+		close(bucket.gate)
+		if status := <-done; status != http.StatusOK {
+			t.Errorf("status %d", status)
+		}
+		if got := have(t, p, box, "a.txt"); got != "a" {
+			t.Errorf("a.txt is %q", got)
+		}
+	})
+}
+
+// halting is a bucket whose objects are not to be had while it halts.
+type halting struct {
+	storage.Bucket
+	halts       atomic.Bool
+	once        sync.Once
+	asked, gate chan struct{}
+}
+
+func (h *halting) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if h.halts.Load() {
+		h.once.Do(func() { close(h.asked) })
+		<-h.gate
+	}
+	return h.Bucket.Get(ctx, key, offset, length)
 }

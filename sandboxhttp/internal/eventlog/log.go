@@ -37,7 +37,7 @@ type Event struct {
 }
 
 // Older gives the events from number from to number to, in order, which a log no
-// longer holds. Those that it ends without are lost, after an error only for now.
+// longer holds. Those that it ends without are lost; after an error they may be had later.
 type Older func(ctx context.Context, from, to uint64) iter.Seq2[Event, error]
 
 // chunk is a piece of memory with whole frames, back to back. What is written is
