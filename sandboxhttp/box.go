@@ -22,7 +22,7 @@ type box struct {
 	opening sync.Mutex // held while volume is being got
 	taking  sync.Mutex // held while a run is taken over
 
-	secrets map[string]sandbox.Secret // where they are not the server's; nil where they are, or are not known here
+	own *sandbox.Config // what it was made of, where its secrets are its own; nil else, and where another server made it
 
 	mu       sync.Mutex
 	volume   *storage.Volume

@@ -26,11 +26,8 @@ type creation struct {
 	box    *box
 	config *sandbox.Config
 	labels map[string]string
-	// secrets are those of the configuration where they are not the server's, else nil.
-	secrets map[string]sandbox.Secret
-	bare    bool // the configuration has no secrets: configure puts them in
-	volume  *storage.Volume
-	fill    *transfer // from the volume
+	volume *storage.Volume
+	fill   *transfer // from the volume
 
 	ctx    context.Context // ends when nobody wants the sandbox any more
 	cancel context.CancelCauseFunc
@@ -96,15 +93,10 @@ func (h *Handler) beginCreation(r *http.Request, p *Principal, body []byte, clai
 	}
 	c.rec = newRecord(p.Account, q)
 	c.labels = labels(c.rec)
-	if h.ownSecrets(c.config) {
-		c.labels[tagEnv], c.secrets = "1", maps.Clone(c.config.Secrets)
-		if c.secrets == nil {
-			c.secrets = map[string]sandbox.Secret{}
-		}
-	}
-	if c.bare = len(q.env) == 0 && h.config.Admit == nil; c.bare {
-		bare, _ := c.config.WithoutSecrets() // so that a spare can be claimed, which has the server's
-		c.config = &bare
+	if bare, _ := c.config.WithoutSecrets(); h.hasOwnSecrets(c.config) {
+		c.labels[tagSecrets] = "1"
+	} else {
+		c.config = &bare // so that a spare can be claimed, which has the server's
 	}
 	if c.volume != nil {
 		if c.fill, err = h.beginTransfer(ctx, p.Account, c.rec.ID, usage.KindRestore); err != nil {
@@ -200,7 +192,9 @@ func (h *Handler) reserve(ctx context.Context, c *creation) error {
 		h: h, account: c.rec.Account, id: c.rec.ID, ready: make(chan struct{}), unmake: c.cancel,
 		runs: map[string]*run{}, volume: c.volume, creation: c,
 	}
-	c.box.secrets = c.secrets
+	if c.labels[tagSecrets] != "" {
+		c.box.own = c.config
+	}
 	h.mu.Lock()
 	h.boxes[c.rec.ID] = c.box
 	h.mu.Unlock()

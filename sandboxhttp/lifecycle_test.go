@@ -359,22 +359,58 @@ func TestHooksThatPanic(t *testing.T) {
 	}
 }
 
+// A run that no server has begun in a sandbox which is being saved is not begun any more.
+func TestRunThatComesTooLate(t *testing.T) {
+	cli, store := newPaced(), new(sandboxhttp.MemoryStore)
+	p := newPlace(t, cli.play)
+	s := serve(t, p, durable(store, nil))
+	box := s.create("")
+	s.shutdown()
+	list, err := p.pools.Records(t.Context(), pool.Query{Pool: "pool", Live: true})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d records, %v", len(list), err)
+	}
+	r := list[0]
+	r.State, r.End, r.Stop = pool.StateStopping, sandbox.EndIdle, &pool.Stop{Until: time.Now().Add(time.Hour)}
+	r.Lease = pool.Lease{Holder: "another", Until: time.Now().Add(time.Hour)}
+	if err := p.pools.Save(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	rec := &sandboxhttp.Run{
+		ID: "run-late", SandboxID: strings.TrimPrefix(box, "/sandbox/"), Account: "acme", Prompt: "go", Request: `{"prompt":"go"}`,
+		State: sandboxhttp.StateRunning, StartedAt: time.Now(),
+	}
+	if err := store.SaveRun(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	next := serve(t, p, durable(store, nil))
+	if end := next.follow("GET", box+"/runs/run-late/events", "").end(); end["end"] != "idle" || cli.starts.Load() != 0 {
+		t.Errorf("it ended as %v, begun %d times", end, cli.starts.Load())
+	}
+}
+
 // What Admit takes away or adds stays so, also in a successor.
 func TestAdmitHasTheLastWord(t *testing.T) {
 	p, said := newPlace(t, talk), new(told)
 	s := serve(t, p, join(volumesIn(new(storagetest.Memory)), func(c *sandboxhttp.Config) {
-		c.Sandbox = &sandbox.Config{Secrets: map[string]sandbox.Secret{"DEPLOY": sandbox.NewSecret("1"), "BASE": sandbox.NewSecret("1")}}
+		c.Sandbox = &sandbox.Config{
+			Secrets: map[string]sandbox.Secret{"DEPLOY": sandbox.NewSecret("1"), "BASE": sandbox.NewSecret("1")},
+			Buckets: []sandbox.BucketMount{{Bucket: "all", Target: "/all", Credentials: map[string]sandbox.Secret{"ID": sandbox.NewSecret("all")}}},
+		}
 		c.Admit = func(_ context.Context, _ *sandboxhttp.Principal, c *sandbox.Config) error {
 			delete(c.Secrets, "DEPLOY")
 			c.Secrets["MORE"] = sandbox.NewSecret("2")
 			c.Tags["team"] = "b"
+			c.Buckets = []sandbox.BucketMount{
+				{Bucket: "all", Target: "/all", Prefix: "acme/", Credentials: map[string]sandbox.Secret{"ID": sandbox.NewSecret("acme")}},
+			}
 			return nil
 		}
 	}, living(p, pool.Options{Cap: 24 * time.Hour, Interval: 100 * time.Millisecond, Notify: said.notify})))
 	box := s.create(`{"volume_name":"w","tags":{"team":"a"}}`)
 	check := func(when string) {
 		cfg := boxOf(p, map[string]any{"id": strings.TrimPrefix(box, "/sandbox/")}).cfg
-		if got := fmt.Sprint([]string(cfg.Secrets), cfg.Tags["team"]); got != "[BASE=1 MORE=2]b" {
+		if got := fmt.Sprint([]string(cfg.Secrets), cfg.Tags["team"], cfg.Buckets[0].Prefix, []string(cfg.Buckets[0].Credentials)); got != "[BASE=1 MORE=2]bacme/[ID=acme]" {
 			t.Errorf("%s: made with %s", when, got)
 		}
 	}
@@ -454,7 +490,7 @@ func TestSuccessorThatCannotBeMade(t *testing.T) {
 		f := s.prompt(box, "go")
 		f.must()
 		expire(t, p, 20*time.Minute)
-		until(t, "it was tried", func() bool { return strings.Contains(s.log.String(), "no longer has the environment variables") })
+		until(t, "it was tried", func() bool { return strings.Contains(s.log.String(), "no longer has the sandbox's own secrets") })
 		close(cli.gate)
 		if end := f.end(); end["end"] != "completed" {
 			t.Errorf("the run ended as %v", end)
@@ -462,6 +498,23 @@ func TestSuccessorThatCannotBeMade(t *testing.T) {
 		if got := s.versions(box, "?limit=10"); len(got) != 0 {
 			t.Errorf("versions %v", got)
 		}
+	})
+	t.Run("environment not known, and no time left", func(t *testing.T) {
+		store := new(sandboxhttp.MemoryStore)
+		p := newPlace(t, talk)
+		with := join(volumesIn(new(storagetest.Memory)), durable(store, nil), living(p, cap))
+		first := serve(t, p, with)
+		box := first.create(`{"volume_name":"w","env":{"KEY":"value"}}`)
+		put(t, p, box, "a.txt", "a")
+		first.shutdown()
+		s := serve(t, p, with)
+		expire(t, p, 5*time.Minute)
+		until(t, "it is saved", func() bool { return len(s.versions(box, "?limit=10")) > 0 })
+		until(t, "it was tried", func() bool { return strings.Contains(s.log.String(), "no longer has the sandbox's own secrets") })
+		if p.mu.Lock(); p.created != 1 {
+			t.Errorf("%d were made", p.created)
+		}
+		p.mu.Unlock()
 	})
 	t.Run("being restored", func(t *testing.T) {
 		bucket := &halting{Bucket: new(storagetest.Memory), asked: make(chan struct{}), gate: make(chan struct{})}

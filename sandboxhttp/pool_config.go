@@ -3,6 +3,7 @@ package sandboxhttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -20,7 +21,7 @@ const (
 	tagName    = reservedTag + "name"
 	tagVolume  = reservedTag + "volume"
 	tagBucket  = reservedTag + "own-bucket"
-	tagEnv     = reservedTag + "own-env" // it has other secrets than the server's, which no record has
+	tagSecrets = reservedTag + "own-secrets" // it has others than the server's, and no record has them
 )
 
 // labels is what the tags say of a record.
@@ -38,8 +39,8 @@ func labels(rec *Sandbox) map[string]string {
 	return tags
 }
 
-// errEnvGone is why no successor can be made.
-var errEnvGone = errors.New("the server was started anew, and no longer has the environment variables that came with the request")
+// errSecretsGone is why no successor can be made.
+var errSecretsGone = errors.New("the server was started anew, and no longer has the sandbox's own secrets, as environment variables that came with the request")
 
 // configure completes what a sandbox is made of with its tags, and with the secrets, of
 // which records have none.
@@ -54,26 +55,13 @@ func (h *Handler) configure(ctx context.Context, r *pool.Record, c *sandbox.Conf
 			c.Tags[tag] = text
 		}
 	}
-	var b *box
-	if r.Owner != "" {
-		b = h.box(r.Owner, r.ID)
-	}
-	if b != nil && b.creation != nil && b.making() && !b.creation.bare {
-		return nil // it is whole, as Config.Admit has left it
-	}
-	base := h.base()
-	secrets := base.Secrets
-	if r.Labels[tagEnv] != "" {
-		if secrets = b.secrets; secrets == nil {
-			return errEnvGone
+	from := h.base()
+	if r.Labels[tagSecrets] != "" {
+		if from = h.box(r.Owner, r.ID).own; from == nil {
+			return errSecretsGone
 		}
 	}
-	for name, secret := range secrets {
-		if _, set := c.Secrets[name]; !set {
-			c.Secrets[name] = secret
-		}
-	}
-	addCredentials(c, base)
+	addSecrets(c, from)
 	return nil
 }
 
@@ -85,26 +73,53 @@ func (h *Handler) base() *sandbox.Config {
 	return h.config.Sandbox
 }
 
-// addCredentials puts those of the server's own registry and buckets where they are used.
-func addCredentials(c, base *sandbox.Config) {
-	if has, own := c.Image.Registry, base.Image.Registry; has != nil && own != nil && len(has.Credentials) == 0 {
+// addSecrets puts in what c has no value for, from what it was without secrets.
+func addSecrets(c, from *sandbox.Config) {
+	for name, secret := range from.Secrets {
+		if _, set := c.Secrets[name]; !set {
+			c.Secrets[name] = secret
+		}
+	}
+	if has, with := c.Image.Registry, from.Image.Registry; has != nil && with != nil && len(has.Credentials) == 0 {
 		registry := *has
-		registry.Credentials = own.Credentials
+		registry.Credentials = with.Credentials
 		c.Image.Registry = &registry
 	}
 	c.Buckets = slices.Clone(c.Buckets)
 	for i := range c.Buckets {
-		for _, own := range base.Buckets {
-			with := own
-			own.Credentials = nil
-			if reflect.DeepEqual(c.Buckets[i], own) {
+		for _, bare := range from.Buckets {
+			with := bare
+			bare.Credentials = nil
+			if reflect.DeepEqual(c.Buckets[i], bare) {
 				c.Buckets[i] = with
 			}
 		}
 	}
 }
 
-// ownSecrets reports whether a configuration has other secrets than the server's.
-func (h *Handler) ownSecrets(c *sandbox.Config) bool {
-	return !maps.EqualFunc(c.Secrets, h.base().Secrets, sandbox.Secret.Equal)
+// hasOwnSecrets reports whether a configuration has other secrets than those that
+// configure would put into it without them.
+func (h *Handler) hasOwnSecrets(c *sandbox.Config) bool {
+	again, _ := c.WithoutSecrets()
+	again.Secrets = map[string]sandbox.Secret{}
+	addSecrets(&again, h.base())
+	return !maps.EqualFunc(secretsOf(c), secretsOf(&again), sandbox.Secret.Equal)
+}
+
+// secretsOf gives all secrets of a configuration, by where they are.
+func secretsOf(c *sandbox.Config) map[string]sandbox.Secret {
+	all := map[string]sandbox.Secret{}
+	add := func(place string, secrets map[string]sandbox.Secret) {
+		for name, secret := range secrets {
+			all[place+" "+name] = secret
+		}
+	}
+	add("env", c.Secrets)
+	if c.Image.Registry != nil {
+		add("registry", c.Image.Registry.Credentials)
+	}
+	for i, b := range c.Buckets {
+		add(fmt.Sprint("bucket ", i), b.Credentials)
+	}
+	return all
 }

@@ -126,8 +126,8 @@ func (h *Handler) mayMove(ctx context.Context, b *box, rec *Sandbox, r *pool.Rec
 	if b.restoring() {
 		return errRestoring // half of it would be saved
 	}
-	if r.Labels[tagEnv] != "" && b.secrets == nil && time.Until(r.Box.ExpiresAt) > lastSave {
-		return errEnvGone
+	if r.Labels[tagSecrets] != "" && b.own == nil && time.Until(r.Box.ExpiresAt) > lastSave {
+		return errSecretsGone
 	}
 	_, err := b.open(ctx, rec)
 	return err
