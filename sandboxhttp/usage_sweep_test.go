@@ -157,6 +157,26 @@ func TestPlacesWithoutAStore(t *testing.T) {
 	}
 }
 
+// A sandbox whose record was lost has its place until it is looked for.
+func TestPlaceOfALostRecord(t *testing.T) {
+	p, l := newPlace(t, talk), new(usage.Memory)
+	leave(t, l, usage.KindSandbox, "sb-lost", "sb-lost", time.Hour)
+	tags := map[string]string{"vivarium.id": "sb-lost", "vivarium.account": "acme", pool.TagPool: "pool", pool.TagBox: "key-1"}
+	if _, err := p.Create(t.Context(), &driver.Config{Name: "key-1", Tags: tags, Timeout: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	p.fail("list", driver.ErrUnavailable)
+	s := serve(t, p, metered(l, usage.Quota{SandboxesAtOnce: 1}, durable(new(sandboxhttp.MemoryStore), nil)))
+	until(t, "the log says so", func() bool { return strings.Contains(s.log.String(), "cannot free all places") })
+	if got := ids(t, l); len(got) != 1 {
+		t.Errorf("places %q", got)
+	}
+	p.fail("list", nil)
+	s.exceeds(usage.LimitSandboxesAtOnce, "delete one first", true, "POST", "/sandbox", "")
+	s.ask(200, "DELETE", "/sandbox/sb-lost", "")
+	counts(t, l, 0, 1)
+}
+
 // deafPool is a pool's store that tells nothing of single sandboxes.
 type deafPool struct{ pool.Store }
 

@@ -125,9 +125,11 @@ func TestCheck(t *testing.T) {
 			t.Fatalf("%+v, %+v, %v", r, info, err)
 		}
 		w.place.kill(r.Box.ID, driver.EndOOM)
+		ended := time.Now()
+		time.Sleep(10 * time.Second) // fake
 		for range 2 {
 			r, info, err = s.Check(t.Context())
-			if err != nil || info != nil || r.State != pool.StateTerminated || r.End != sandbox.EndOOM {
+			if err != nil || info != nil || r.State != pool.StateTerminated || r.End != sandbox.EndOOM || !r.EndedAt.Equal(ended) {
 				t.Errorf("%+v, %+v, %v", r, info, err)
 			}
 		}
